@@ -1,0 +1,20 @@
+"""WHAT a weight is: formats, trees of them, and how they sit on a model. Exporting a class here enrols it everywhere."""
+
+from .attach import attach as attach
+from .attach import attached as attached
+from .attach import baked as baked
+from .attach import detach as detach
+from .attach import parts_of as parts_of
+from .attach import plain_parameters as plain_parameters
+from .attach import refine as refine
+from .attach import restore as restore
+from .attach import state as state
+from .attach import stored as stored
+from .base import WeightFormat as WeightFormat
+from .base import from_dict as from_dict
+from .codebook import Codebook as Codebook
+from .dense import Dense as Dense
+from .sparse import Sparse as Sparse
+from .uniform import Uniform as Uniform
+
+__all__ = ["Codebook", "Dense", "Sparse", "Uniform"]
