@@ -1,0 +1,164 @@
+"""Positions: where the entries of a sparse tensor lie, in the cheapest of several exact codings.
+
+The tensor is seen as a matrix [R, C] of its first dimension and all others. Its fields are one of
+
+    gaps     ints of w bits: zeros before each entry; 2**w - 1 skips that many zeros and holds no entry
+    bitmap   ints of 1 bit: 1 where there is an entry
+
+and, where they pay, `rows` [R] and `cols` [C], ints of 1 bit: only rows and columns marked 1 are scanned, which makes
+dead neurons nearly free. The option `order` is 1 when the scan runs down the columns; the entries themselves are
+always in C order.
+
+A width is shortlisted by the entropy of its symbols, from one histogram of the gaps; the shortlist and the bitmap are
+then coded for good, and the smallest wins.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import codec
+from ..codec import gaps as gap_coder
+from .outline import rows_and_columns
+from .stored import Field, Ints
+
+GAP_WIDTHS = range(1, 13)
+_EXTRA_FIELD_BYTES = 8  # checksum and header entry of `rows` or `cols`
+_SHORTLIST = 4
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """One way to walk the matrix: its side fields and the positions of the entries in the scan."""
+
+    side: dict[str, Field]
+    options: dict[str, int]
+    positions: np.ndarray
+    total: int
+
+
+def encode_positions(mask: np.ndarray) -> tuple[dict[str, Field], dict[str, int]]:
+    """Fields and options of the layout `sparse` for the entries where `mask` [shape] is true."""
+    rows, columns = rows_and_columns(mask.shape)
+    matrix = np.ascontiguousarray(mask, dtype=bool).reshape(rows, columns)
+    drafts = []
+    for scan in _scans(matrix):
+        side_bytes = sum(_coded_bytes(field) + _EXTRA_FIELD_BYTES for field in scan.side.values())
+        drafts += [(side_bytes + size, scan, width) for width, size in _gap_estimates(scan)]
+        drafts.append((side_bytes + _bitmap_estimate(scan), scan, 0))
+    drafts.sort(key=lambda draft: draft[0])
+    finals = [_final(scan, width) for _, scan, width in drafts[:_SHORTLIST]]
+    _, fields, options = min(finals, key=lambda final: final[0])
+    return fields, options
+
+
+def decode_positions(
+    fields: Mapping[str, Field], options: Mapping[str, int], shape: tuple[int, ...]
+) -> np.ndarray:
+    """int64 [n]: the flat C-order indices of the entries, ascending; the inverse of `encode_positions`."""
+    rows, columns = rows_and_columns(shape)
+    alive_rows, alive_columns = _alive(fields, "rows", rows), _alive(fields, "cols", columns)
+    height, breadth = alive_rows.size, alive_columns.size
+    scanned = _scanned(fields, height * breadth)
+    if not options.get("order") and height == rows and breadth == columns:
+        return scanned
+    if not scanned.size:
+        return scanned
+    if options.get("order"):
+        column, row = np.divmod(scanned, height)
+        return np.sort(alive_rows[row] * columns + alive_columns[column])
+    row, column = np.divmod(scanned, breadth)
+    return alive_rows[row] * columns + alive_columns[column]
+
+
+def scan_size(fields: Mapping[str, Field], shape: tuple[int, ...]) -> int:
+    """How many places the scan visits: alive rows times alive columns."""
+    rows, columns = rows_and_columns(shape)
+    height = int(np.count_nonzero(fields["rows"].values)) if "rows" in fields else rows
+    breadth = int(np.count_nonzero(fields["cols"].values)) if "cols" in fields else columns
+    return height * breadth
+
+
+def count_entries(gaps: Ints) -> int:
+    """How many of the symbols are entries rather than skips."""
+    return int(np.count_nonzero(gaps.values != 2**gaps.width - 1))
+
+
+def _scanned(fields: Mapping[str, Field], total: int) -> np.ndarray:
+    bitmap = fields.get("bitmap")
+    if bitmap is not None:
+        return np.flatnonzero(bitmap.values)
+    gaps = fields["gaps"]
+    assert isinstance(gaps, Ints)  # the layout's check
+    return gap_coder.decode(gaps.values, gaps.width, count_entries(gaps), total)
+
+
+def _alive(fields: Mapping[str, Field], name: str, size: int) -> np.ndarray:
+    return np.flatnonzero(fields[name].values) if name in fields else np.arange(size)
+
+
+def _scans(matrix: np.ndarray) -> list[_Scan]:
+    """Every scan worth trying: with and without dead rows and columns, along rows and down columns."""
+    rows, columns = matrix.shape
+    alive_rows, alive_columns = matrix.any(axis=1), matrix.any(axis=0)
+    crops_rows = [False, True] if rows > 1 and not alive_rows.all() else [False]
+    crops_columns = [False, True] if columns > 1 and not alive_columns.all() else [False]
+    scans = []
+    for crop_rows, crop_columns in itertools.product(crops_rows, crops_columns):
+        side: dict[str, Field] = {}
+        kept = matrix
+        if crop_rows:
+            side["rows"] = Ints(alive_rows.astype(np.uint8), 1)
+            kept = kept[alive_rows]
+        if crop_columns:
+            side["cols"] = Ints(alive_columns.astype(np.uint8), 1)
+            kept = kept[:, alive_columns]
+        scans.append(_Scan(side, {}, np.flatnonzero(kept), kept.size))
+        if min(kept.shape) > 1:
+            scans.append(_Scan(side, {"order": 1}, np.flatnonzero(kept.T), kept.size))
+    return scans
+
+
+def _gap_estimates(scan: _Scan) -> list[tuple[int, float]]:
+    """(width, bytes at the entropy of the symbols) for every width."""
+    counts = np.bincount(np.diff(scan.positions, prepend=-1) - 1, minlength=1)
+    gaps = np.flatnonzero(counts)
+    weights = counts[gaps]
+    estimates = []
+    for width in GAP_WIDTHS:
+        escape = 2**width - 1
+        skips = int((gaps // escape * weights).sum())
+        symbols = np.bincount(gaps % escape, weights=weights, minlength=1)
+        symbols = np.append(symbols[symbols > 0], skips) if skips else symbols[symbols > 0]
+        estimates.append((width, _entropy_bytes(symbols) + symbols.size / 2))  # half a byte of table each
+    return estimates
+
+
+def _bitmap_estimate(scan: _Scan) -> float:
+    ones = scan.positions.size
+    return _entropy_bytes(np.array([part for part in (ones, scan.total - ones) if part], dtype=float))
+
+
+def _entropy_bytes(counts: np.ndarray) -> float:
+    return float((counts * np.log2(counts.sum() / counts)).sum()) / 8 if counts.size else 0.0
+
+
+def _final(scan: _Scan, width: int) -> tuple[int, dict[str, Field], dict[str, int]]:
+    if width:
+        field = {"gaps": Ints(gap_coder.encode(scan.positions, scan.total, width), width)}
+    else:
+        bitmap = np.zeros(scan.total, np.uint8)
+        bitmap[scan.positions] = 1
+        field = {"bitmap": Ints(bitmap, 1)}
+    fields: dict[str, Field] = {**scan.side, **field}
+    size = sum(_coded_bytes(part) + _EXTRA_FIELD_BYTES for part in fields.values())
+    return size, fields, scan.options
+
+
+def _coded_bytes(field: Field) -> int:
+    assert isinstance(field, Ints)  # positions hold no floats
+    return len(codec.choose(field.values, field.width).payload)
