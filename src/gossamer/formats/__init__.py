@@ -4,6 +4,7 @@ from .attach import attach as attach
 from .attach import attached as attached
 from .attach import baked as baked
 from .attach import detach as detach
+from .attach import locate as locate
 from .attach import parts_of as parts_of
 from .attach import plain_parameters as plain_parameters
 from .attach import refine as refine

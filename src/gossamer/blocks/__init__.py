@@ -1,0 +1,5 @@
+"""Modules that stand in for costlier ones."""
+
+from .affine import Affine as Affine
+
+__all__ = ["Affine"]

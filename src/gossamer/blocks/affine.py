@@ -1,0 +1,35 @@
+"""Affine: y = x * scale + shift per channel; what a batch norm is at inference.
+
+scale, shift: float [C], channel axis 1 of an input [N, C, ...]; trained.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Affine(nn.Module):
+    """A per-channel scale and shift; 2C numbers instead of the 4C of a batch norm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels))
+        self.shift = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        spread = (-1, *([1] * (x.dim() - 2)))
+        return x * self.scale.reshape(spread) + self.shift.reshape(spread)
+
+    @classmethod
+    def from_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> Affine:
+        """The same function as `norm` in eval mode, computed in float64."""
+        mean, var = norm.running_mean, norm.running_var
+        assert mean is not None and var is not None
+        affine = cls(norm.num_features)
+        gamma = norm.weight.detach().double() if norm.affine else torch.ones_like(mean).double()
+        beta = norm.bias.detach().double() if norm.affine else torch.zeros_like(mean).double()
+        scale = gamma / (var.double() + norm.eps).sqrt()
+        affine.scale.data = scale.float()
+        affine.shift.data = (beta - mean.double() * scale).float()
+        return affine
