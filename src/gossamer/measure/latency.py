@@ -1,0 +1,139 @@
+"""Latency: what calls cost, of several functions measured side by side.
+
+Machines drift (clock, neighbours), so the functions take turns, ABAB..., and only ratios of one run are compared.
+Before that each is called at least 10 times and for at least 0.5 s: allocation, page faults and the choice of
+kernels belong to the first calls. Then calls are timed one by one for 3 s, or until each has 50, whichever is
+later for fast functions; a slow one stops at 3 s (but not before 5 calls). Inputs differ from call to call.
+Figures: median, 5th and 95th percentile, minimum, in milliseconds; never the mean, which one stall can own.
+Source: the protocol of `timeit` (minimum) and of torch.utils.benchmark (median and inter-quantile range).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import MeasureError
+
+INPUTS = 4  # different inputs in turn, so that no result of a call can be kept
+WARM_UP_CALLS = 10
+MIN_CALLS = 5
+MAX_CALLS = 20_000
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call."""
+
+    median_ms: float
+    p5_ms: float
+    p95_ms: float
+    min_ms: float
+    calls: int
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Latency:
+        """The figures of timed calls."""
+        low, middle, high = np.percentile(np.asarray(seconds) * 1e3, [5, 50, 95])
+        return cls(float(middle), float(low), float(high), min(seconds) * 1e3, len(seconds))
+
+    def overlaps(self, other: Latency) -> bool:
+        """True when the 5-95 % ranges meet: then neither may be called faster."""
+        return self.p5_ms <= other.p95_ms and other.p5_ms <= self.p95_ms
+
+
+def interleave(
+    functions: Mapping[str, Callable[[Any], Any]],
+    inputs: Sequence[Any],
+    *,
+    seconds: float = 3.0,
+    warm_up_seconds: float = 0.5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Latency]:
+    """Latency of each function on the inputs in turn. `seconds` bounds the timed part of all of them together."""
+    if not functions or not inputs:
+        raise MeasureError(
+            f"latency: {len(functions)} functions on {len(inputs)} inputs; give at least one of each."
+        )
+    for function in functions.values():
+        start, calls = clock(), 0
+        while calls < WARM_UP_CALLS or clock() - start < warm_up_seconds:
+            function(inputs[calls % len(inputs)])
+            calls += 1
+            if calls >= MIN_CALLS and clock() - start > seconds:  # a call of seconds is warm by now
+                break
+    timed: dict[str, list[float]] = {name: [] for name in functions}
+    start, turn = clock(), 0
+    while turn < MAX_CALLS and (turn < MIN_CALLS or clock() - start < seconds):
+        x = inputs[turn % len(inputs)]
+        for name, function in functions.items():
+            before = clock()
+            function(x)
+            timed[name].append(clock() - before)
+        turn += 1
+    return {name: Latency.of(values) for name, values in timed.items()}
+
+
+def against_onnxruntime(
+    path: str | Path,
+    *,
+    threads: int = 1,
+    batch: int = 1,
+    seconds: float = 3.0,
+    example: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """A packed file beside ONNX Runtime on the same network in dense float32, same threads, same run.
+
+    Returns {"threads", "batch", "ours", "onnxruntime_fp32", "ratio_of_medians", "overlap"}; the ratio is
+    onnxruntime / ours, so above 1 the packed file is faster. Inputs are drawn from N(0, 1), or integers below 2,
+    in the shapes the file declares (a free axis other than the batch is 1), unless `example` gives them.
+    """
+    import onnxruntime
+
+    from .. import runtime
+
+    session = runtime.open(path, threads=threads)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    dense = onnxruntime.InferenceSession(runtime.unpack(path), options, providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    inputs = [_inputs(dense.get_inputs(), batch=batch, rng=rng, example=example) for _ in range(INPUTS)]
+    figures = interleave(
+        {"ours": session, "onnxruntime_fp32": lambda feeds: dense.run(None, feeds)}, inputs, seconds=seconds
+    )
+    ours, theirs = figures["ours"], figures["onnxruntime_fp32"]
+    return {
+        "threads": threads,
+        "batch": batch,
+        "ours": asdict(ours),
+        "onnxruntime_fp32": asdict(theirs),
+        "ratio_of_medians": theirs.median_ms / ours.median_ms,
+        "overlap": ours.overlaps(theirs),
+    }
+
+
+def _inputs(
+    declared: Sequence[Any], *, batch: int, rng: np.random.Generator, example: Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray]:
+    """One set of inputs for the arguments that ONNX Runtime lists (name, type such as "tensor(float)", shape)."""
+    feeds = {}
+    for argument in declared:
+        kind = argument.type.removeprefix("tensor(").removesuffix(")")
+        dtype = np.dtype({"float": "float32", "double": "float64"}.get(kind, kind))
+        if example is not None and argument.name in example:
+            array = np.asarray(example[argument.name])
+            shape: tuple[int, ...] = (batch, *array.shape[1:])
+        else:
+            shape = tuple(
+                size if isinstance(size, int) else batch if axis == 0 else 1
+                for axis, size in enumerate(argument.shape)
+            )
+        normal = rng.standard_normal(shape)
+        feeds[argument.name] = normal.astype(dtype) if dtype.kind == "f" else (normal > 0).astype(dtype)
+    return feeds
