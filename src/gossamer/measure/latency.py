@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import MeasureError
+
+if TYPE_CHECKING:
+    from ..runtime import Port
 
 INPUTS = 4  # different inputs in turn, so that no result of a call can be kept
 WARM_UP_CALLS = 10
@@ -82,16 +85,17 @@ def interleave(
 def against_onnxruntime(
     path: str | Path,
     *,
+    against: str | Path | None = None,
     threads: int = 1,
     batch: int = 1,
     seconds: float = 3.0,
-    example: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Any]:
-    """A packed file beside ONNX Runtime on the same network in dense float32, same threads, same run.
+    """A packed file beside plain ONNX Runtime on a dense float32 network, same threads, same run.
 
-    Returns {"threads", "batch", "ours", "onnxruntime_fp32", "ratio_of_medians", "overlap"}; the ratio is
-    onnxruntime / ours, so above 1 the packed file is faster. Inputs are drawn from N(0, 1), or integers below 2,
-    in the shapes the file declares (a free axis other than the batch is 1), unless `example` gives them.
+    The dense network is that of `against` (a .goss file, such as the packed original), else the file itself
+    unpacked. Returns {"threads", "batch", "ours", "onnxruntime_fp32", "ratio_of_medians", "overlap"}; the ratio is
+    onnxruntime / ours, so above 1 the packed file is faster. Inputs are drawn from N(0, 1), integers from {0, 1},
+    in the shapes the network declares (a free axis other than the batch is 1).
     """
     import onnxruntime
 
@@ -101,9 +105,11 @@ def against_onnxruntime(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    dense = onnxruntime.InferenceSession(runtime.unpack(path), options, providers=["CPUExecutionProvider"])
+    dense = onnxruntime.InferenceSession(
+        runtime.unpack(against or path), options, providers=["CPUExecutionProvider"]
+    )
     rng = np.random.default_rng(0)
-    inputs = [_inputs(dense.get_inputs(), batch=batch, rng=rng, example=example) for _ in range(INPUTS)]
+    inputs = [_inputs(session.inputs, batch=batch, rng=rng) for _ in range(INPUTS)]
     figures = interleave(
         {"ours": session, "onnxruntime_fp32": lambda feeds: dense.run(None, feeds)}, inputs, seconds=seconds
     )
@@ -118,22 +124,19 @@ def against_onnxruntime(
     }
 
 
-def _inputs(
-    declared: Sequence[Any], *, batch: int, rng: np.random.Generator, example: Mapping[str, np.ndarray] | None
-) -> dict[str, np.ndarray]:
-    """One set of inputs for the arguments that ONNX Runtime lists (name, type such as "tensor(float)", shape)."""
+def _inputs(ports: Sequence[Port], *, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One array for each input, with names for free axes replaced by numbers."""
     feeds = {}
-    for argument in declared:
-        kind = argument.type.removeprefix("tensor(").removesuffix(")")
-        dtype = np.dtype({"float": "float32", "double": "float64"}.get(kind, kind))
-        if example is not None and argument.name in example:
-            array = np.asarray(example[argument.name])
-            shape: tuple[int, ...] = (batch, *array.shape[1:])
-        else:
-            shape = tuple(
-                size if isinstance(size, int) else batch if axis == 0 else 1
-                for axis, size in enumerate(argument.shape)
+    for port in ports:
+        first = batch if port.shape and not isinstance(port.shape[0], int) else None
+        shape = [size if isinstance(size, int) else 1 for size in port.shape]
+        if first is not None:
+            shape[0] = first
+        elif batch != 1 and shape and shape[0] != batch:
+            raise MeasureError(
+                f"input {port} has a fixed batch, received batch {batch}. Leave the batch at {shape[0]}."
             )
         normal = rng.standard_normal(shape)
-        feeds[argument.name] = normal.astype(dtype) if dtype.kind == "f" else (normal > 0).astype(dtype)
+        floats = np.dtype(port.dtype).kind == "f"
+        feeds[port.name] = normal.astype(port.dtype) if floats else (normal > 0).astype(port.dtype)
     return feeds

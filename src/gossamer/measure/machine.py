@@ -15,7 +15,7 @@ PACKAGES = ("gossamer", "numpy", "onnxruntime", "zstandard", "torch", "onnx", "o
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_vpopcntdq", "amx_int8", "asimd", "asimddp", "i8mm")
 
 
-def machine() -> dict[str, str | int | float | list[str]]:
+def describe() -> dict[str, str | int | float | list[str]]:
     """CPU model, cores this process may use, memory, vector extensions, operating system, Python."""
     cpu, flags = _cpu()
     found: dict[str, str | int | float | list[str]] = {

@@ -1,0 +1,59 @@
+"""The report as text: what a run prints at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from .units import accuracy_text, bytes_text, latency_text, ms_text
+
+SKIPPED_SHOWN = 8
+
+
+def render(report: Mapping[str, Any], *, html: Path | None = None, file: Path | None = None) -> Group:
+    """The table of a report, the skipped layers with reasons, and where the results are."""
+    parts: list[RenderableType] = ["", _table(report)]
+    latency = report.get("latency")
+    if latency:
+        parts.append(Text(f"Latency: {latency_text(latency)}"))
+    skipped = report["skipped"]
+    parts.append(Text(f"Skipped layers: {'none' if not skipped else len(skipped)}"))
+    parts += [Text(f"  {entry['name']}: {entry['reason']}") for entry in skipped[:SKIPPED_SHOWN]]
+    if len(skipped) > SKIPPED_SHOWN:
+        parts.append(Text(f"  and {len(skipped) - SKIPPED_SHOWN} more in the report"))
+    for label, path in (("File", file), ("Report", html)):
+        if path is not None:
+            parts.append(Text(f"{label}: {path}", overflow="fold"))
+    return Group(*parts)
+
+
+def _table(report: Mapping[str, Any]) -> Table:
+    before, after, ratios = report["before"], report["after"], report["ratios"]
+    table = Table(
+        title=Text(f"{report['model']} on {report['data']}"), title_justify="left", title_style="bold"
+    )
+    table.add_column("")
+    for heading in ("before", "after"):
+        table.add_column(heading, justify="right")
+    table.add_column("ratio", justify="right", style="bold")
+    size = bytes_text(after["file_bytes"])
+    table.add_row(
+        "file, against float32 weights", bytes_text(before["weights_bytes"]), size, f"{ratios['size']:.1f}x"
+    )
+    if before.get("zstd_bytes"):
+        ratio = f"{ratios['size_vs_zstd']:.1f}x"
+        table.add_row("file, against the same in zstd -19", bytes_text(before["zstd_bytes"]), size, ratio)
+    first, last = before["accuracy"], after["accuracy"]
+    change = f"{100 * (last['value'] - first['value']):+.2f} points"
+    table.add_row("test accuracy (95 % interval)", accuracy_text(first), accuracy_text(last), change)
+    latency = report.get("latency")
+    if latency:
+        label = f"latency, batch {latency['batch']} (before: ONNX Runtime fp32)"
+        theirs, ours = latency["onnxruntime_fp32"]["median_ms"], latency["ours"]["median_ms"]
+        table.add_row(label, ms_text(theirs), ms_text(ours), f"{latency['ratio_of_medians']:.2f}x")
+    return table
