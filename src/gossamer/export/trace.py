@@ -1,0 +1,174 @@
+"""trace: a torch model in eval mode -> an ONNX graph whose initialisers are the model's own tensors.
+
+torch.export records the model (non-strict), torch.onnx translates it with optimize=False: its optimiser folds
+transposes and slices into new initialisers, and a weight that was changed is a weight whose format is lost.
+
+The batch stays symbolic where the model allows it: the first axis of every input that has the batch's size. A
+batch of 1 is repeated for the tracing, because torch.export takes a size of 1 as a constant. A model that cannot
+be traced so is traced with the example's own batch, and the reason is returned as a note.
+
+Raises: ExportError with torch's own first line, the operator or source line, and a remedy.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from ..errors import ExportError
+from .example import Example, evaluating
+
+BATCH = "batch"
+_REMEDIES = (
+    (
+        ("DataDependent", "data-dependent", "Could not guard", "unbacked"),
+        "The control flow depends on values: rewrite it with torch.where or masks, or move it out of forward.",
+    ),
+    (
+        ("No ONNX function", "DispatchError"),
+        "ONNX has no such operator: rewrite the line with ordinary operators.",
+    ),
+    (("NotImplementedError", "fake tensor", "FakeTensor"), "Use torch operators only, inside forward."),
+)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """The graph, and what could not be done as asked."""
+
+    model: ir.Model
+    notes: tuple[str, ...]
+
+    @property
+    def declared(self) -> frozenset[str]:
+        """The initialisers that the graph has now."""
+        return frozenset(self.model.graph.initializers)
+
+
+def trace(model: nn.Module, example: Example, *, dynamic_batch: bool = True) -> Traced:
+    """Record `model` as an ONNX graph; inputs keep the order of `example.names`."""
+    reason = ""
+    if dynamic_batch:
+        widened = _widened(example)
+        size = _batch(widened)
+        if size is not None:
+            try:
+                return Traced(_translate(model, widened, size), ())
+            except Exception as error:
+                reason = _said(error)
+        else:
+            reason = "the inputs share no first axis"
+    try:
+        graph = _translate(model, example, None)
+    except Exception as error:
+        raise ExportError(_explained(error)) from error
+    if not dynamic_batch:
+        return Traced(graph, ())
+    size = _batch(example)
+    fixed = f"fixed at {size}" if size is not None else "not symbolic"
+    return Traced(
+        graph, (f"the batch is {fixed}, because the model cannot be traced with a free one: {reason}",)
+    )
+
+
+def _translate(model: nn.Module, example: Example, batch: int | None) -> ir.Model:
+    def free(value: torch.Tensor) -> dict[int, object] | None:
+        return (
+            {0: torch.export.Dim.DYNAMIC}
+            if batch is not None and value.ndim and len(value) == batch
+            else None
+        )
+
+    shapes = (
+        {key: free(value) for key, value in example.kwargs.items()}
+        if example.kwargs
+        else tuple(free(value) for value in example.args)
+    )
+    with _quiet(), evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        if example.args and _takes_any(model):
+            shapes = (shapes,)
+        program = torch.export.export(
+            model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False
+        )
+        translated = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False)
+    if translated is None:
+        raise ExportError("torch.onnx returned no model.")
+    return translated.model
+
+
+def _takes_any(model: nn.Module) -> bool:
+    """Whether forward is `forward(*inputs)`: torch.export then wants the shapes one level deeper."""
+    code = getattr(model.forward, "__code__", None)
+    return code is not None and code.co_argcount == 1 and bool(code.co_flags & 0x04)
+
+
+def _batch(example: Example) -> int | None:
+    """The size of the first axis of the first input that has one."""
+    return next((len(value) for value in example.tensors if value.ndim), None)
+
+
+def _widened(example: Example) -> Example:
+    """The example with a batch of 1 repeated to 2, so that it is not taken as a constant."""
+    if _batch(example) != 1:
+        return example
+    return example.changed(
+        lambda value: torch.cat([value, value]) if value.ndim and len(value) == 1 else value
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No log lines and no warnings of the exporter: what matters is raised or returned as a note."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _explained(error: Exception) -> str:
+    text = _said(error)
+    chain = "".join(f"{type(cause).__name__}: {cause}" for cause in _causes(error))
+    remedy = next((hint for words, hint in _REMEDIES if any(word in chain for word in words)), "")
+    place = _place(error)
+    return f"the model cannot be traced{place}: {text}. {remedy}".strip()
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _said(error: Exception) -> str:
+    """The first telling line of the innermost cause."""
+    causes = list(_causes(error))
+    for cause in reversed(causes):
+        text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause))
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if lines:
+            return f"{type(cause).__name__}: {lines[0]}".rstrip(".")[:300]
+    return type(error).__name__
+
+
+def _place(error: Exception) -> str:
+    """The model's own source line that was running, when there is one outside torch."""
+    for cause in reversed(list(_causes(error))):
+        for frame in reversed(traceback.extract_tb(cause.__traceback__)):
+            inside = re.search(r"[/\\](torch|onnxscript|onnx_ir|gossamer[/\\]export)[/\\]", frame.filename)
+            if not inside and frame.name == "forward":
+                return f" (line {frame.lineno} of {Path(frame.filename).name}: {frame.line})"
+    return ""

@@ -1,0 +1,66 @@
+"""verify: the packed file, reopened, must give what the model gave.
+
+The largest absolute difference over all outputs is compared with 1e-4 times the output's largest finite value (at
+least 1); half precision models get 2e-2. Outputs of integers or truths must be equal.
+
+Raises: ExportError naming the output, the difference and the limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import runtime
+from ..errors import ExportError, GossamerError
+
+TOLERANCE = 1e-4
+HALF_TOLERANCE = 2e-2
+
+
+def verify(
+    path: Path, feed: Mapping[str, np.ndarray], expected: Mapping[str, torch.Tensor], *, half: bool
+) -> float:
+    """The largest absolute difference between the file's outputs and `expected`."""
+    try:
+        session = runtime.open(path, threads=1)
+        given = session(dict(feed))
+    except GossamerError as error:
+        raise ExportError(f"the packed file does not run: {error}") from error
+    outputs = given if isinstance(given, dict) else {session.outputs[0].name: given}
+    return max(
+        _difference(name, outputs[name], value, HALF_TOLERANCE if half else TOLERANCE)
+        for name, value in expected.items()
+    )
+
+
+def _difference(name: str, got: np.ndarray, expected: torch.Tensor, tolerance: float) -> float:
+    if got.shape != tuple(expected.shape):
+        raise ExportError(
+            f"output {name!r} of the packed file has shape {list(got.shape)}, the model's has {list(expected.shape)}."
+        )
+    if not expected.dtype.is_floating_point:
+        if not np.array_equal(got, expected.numpy()):
+            raise ExportError(
+                f"output {name!r} of the packed file differs from the model's, and holds no floats."
+            )
+        return 0.0
+    want, have = expected.double().numpy(), got.astype(np.float64)
+    finite = np.isfinite(want)
+    if not np.array_equal(want[~finite], have[~finite], equal_nan=True):
+        raise ExportError(
+            f"output {name!r}: infinite or missing values of the model's are not those of the file."
+        )
+    if not finite.any():
+        return 0.0
+    worst = float(np.abs(want[finite] - have[finite]).max())
+    limit = tolerance * max(1.0, float(np.abs(want[finite]).max()))
+    if not worst <= limit:
+        raise ExportError(
+            f"output {name!r} of the packed file differs from the model's by {worst:.2g}, more than {limit:.2g}. "
+            "A model that draws random numbers in eval mode cannot be packed; else please report it."
+        )
+    return worst

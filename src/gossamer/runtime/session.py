@@ -1,0 +1,124 @@
+"""Session: a .goss file, opened and run by ONNX Runtime. Neither torch nor the onnx package is needed.
+
+Opening decodes one weight after the other and hands the arrays to ONNX Runtime, which copies them into the
+layout its kernels want; the decoded arrays are freed then, so an open session holds each weight once.
+
+Raises: ArtifactError and its children for a file that breaks a rule or a graph that does not run, ModelError
+for an input that does not fit.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from .. import artifact
+from ..errors import ArtifactError, ModelError, OptionError
+from . import explain, graph, ports, weights
+
+CPU = ("CPUExecutionProvider",)
+FATAL = 4  # ONNX Runtime's log level: what goes wrong is raised here, not printed
+
+
+class Session:
+    """An open file. Call it with numpy arrays; it returns one array, or a dict when there are several outputs."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | bytes,
+        *,
+        threads: int | None = None,
+        max_bytes: int | None = None,
+        providers: Sequence[str] = CPU,
+    ) -> None:
+        place = "the file" if isinstance(path, bytes) else os.fspath(path)
+        with artifact.Reader(path, max_bytes=max_bytes) as reader:
+            self.metadata = reader.metadata
+            self.size_bytes = reader.size_bytes
+            self._outlines = tuple(reader.outline(name) for name in reader.names)
+            _, body = graph.split(reader.graph)
+            graph.refuse_external(body)
+            self._nodes = graph.nodes(body)
+            self._session = _create(reader, _options(threads), tuple(providers), place)
+        self.inputs = ports.ports(self._session.get_inputs())
+        self.outputs = ports.ports(self._session.get_outputs())
+        self._names = [port.name for port in self.outputs]
+
+    @property
+    def preprocess(self) -> Any:
+        """The preprocessing that was packed (plain JSON), or None."""
+        return self.metadata.get("preprocess")
+
+    @property
+    def labels(self) -> list[str] | None:
+        """The names of the classes, or None."""
+        return self.metadata.get("labels")
+
+    @property
+    def notes(self) -> list[str]:
+        """What packing could not do as asked, such as a fixed batch size."""
+        return list(self.metadata.get("notes", ()))
+
+    def __call__(self, *given: Any, **named: Any) -> np.ndarray | dict[str, np.ndarray]:
+        """Run on arrays by position, by name, or in one mapping."""
+        results = self.run(ports.feed(self.inputs, given, named))
+        return results[self._names[0]] if len(results) == 1 else results
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """{output: array} for arrays that already have the right types and shapes."""
+        try:
+            return dict(zip(self._names, self._session.run(None, dict(feed)), strict=True))
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise ModelError(f"the model does not run on this input: {_said(error)}") from error
+
+    def explain(self) -> tuple[explain.Row, ...]:
+        """Per layer that holds weights: operator, weight, layout, kernel, and why that kernel."""
+        return explain.rows(self._nodes, self._outlines)
+
+
+def open(
+    path: str | os.PathLike[str] | bytes,
+    *,
+    threads: int | None = None,
+    max_bytes: int | None = None,
+    providers: Sequence[str] = CPU,
+) -> Session:
+    """Open a .goss file; `threads` defaults to one per core, `max_bytes` bounds the decoded weights."""
+    return Session(path, threads=threads, max_bytes=max_bytes, providers=providers)
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    if threads is not None and threads < 1:
+        raise OptionError(f"threads is {threads}, but must be at least 1 (or None: one per core).")
+    options = ort.SessionOptions()
+    options.log_severity_level = FATAL
+    options.intra_op_num_threads = threads or 0
+    return options
+
+
+def _create(
+    reader: artifact.Reader, options: ort.SessionOptions, providers: Sequence[str], place: str
+) -> ort.InferenceSession:
+    stubs = weights.initializers(reader)
+    model = graph.with_stubs(reader.graph, stubs)
+    arrays = list(weights.arrays(reader))  # ONNX Runtime reads them until the session exists
+    try:
+        values = [
+            ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, graph.DATA_TYPES[stub.dtype])
+            if stub.dtype == "bfloat16"
+            else ort.OrtValue.ortvalue_from_numpy(array)
+            for stub, array in zip(stubs, arrays, strict=True)
+        ]
+        if values:
+            options.add_external_initializers([stub.name for stub in stubs], values)
+        return ort.InferenceSession(model, options, providers=list(providers))
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        raise ArtifactError(f"{place}: ONNX Runtime refuses the graph: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
