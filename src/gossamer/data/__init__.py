@@ -1,4 +1,4 @@
-"""Data sets, without torch: `load_data(spec)` gives train, validation and test splits and the preprocessing."""
+"""Data sets, without torch: `load_data(spec)` gives three splits, class names and the preprocessing."""
 
 from gossamer.data.load import load_data as load_data
 from gossamer.data.preprocess import Preprocess as Preprocess

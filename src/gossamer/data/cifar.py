@@ -1,8 +1,8 @@
 """CIFAR-10 from lossless WebP sheets: 45,000 train + 5,000 validation (500 of each class) + 10,000 test.
 
-A sheet is 1280 x 800 pixels: 25 rows of 40 tiles of 32 x 32, tile number row * 40 + column, in the order of the
-original batches. Decoding 60 sheets takes about 3 s on one core, so nothing is cached on disk, and a process that only
-needs the test split decodes 10 sheets. Raw samples are uint8 [N, 32, 32, 3].
+A sheet is 1280 x 800 pixels: 25 rows of 40 tiles of 32 x 32, tile number row * 40 + column, in the order of
+the original batches. Decoding 60 sheets takes about 3 s on one core, so nothing is cached on disk, and a
+process that only needs the test split decodes 10 sheets. Raw samples are uint8 [N, 32, 32, 3].
 Raises: DataError that names the sheet or label file when it is missing, unreadable or of another size.
 Source: Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """

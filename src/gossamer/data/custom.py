@@ -4,12 +4,13 @@ The function takes no argument and returns one of
 
     a Data
     (train, test)   (train, validation, test)
-    {"train": ..., "validation": ..., "test": ..., "classes": [...], "preprocess": Preprocess, "augment": "shift"}
+    {"train": ..., "validation": ..., "test": ..., "classes": [...], "preprocess": ..., "augment": "shift"}
 
-where each part is a Split, a pair of arrays (inputs [N, ...], labels [N]), or any indexable set of (x, y) pairs, such
-as a torch Dataset. `validation` (10 % of train when absent, stratified and fixed), `classes`, `preprocess` and
-`augment` may be missing. Samples of uint8 are taken as pictures and scaled by 1/255; all others reach the model as they are.
-A set of pairs is asked for its samples anew for each batch, so its own random transforms keep working.
+where each part is a Split, a pair of arrays (inputs [N, ...], labels [N]), or any indexable set of (x, y)
+pairs, such as a torch Dataset. `validation` (10 % of train when absent, stratified and fixed), `classes`,
+`preprocess` and `augment` may be missing. Samples of uint8 are taken as pictures and scaled by 1/255; all
+others reach the model as they are. A set of pairs is asked for its samples anew for each batch, so its own
+random transforms keep working.
 Raises: DataError that says what was returned and what is expected.
 """
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from gossamer.data.imported import import_name
 from gossamer.data.preprocess import Preprocess
-from gossamer.data.split import Data, Samples, Split, stratified
+from gossamer.data.split import Data, Split, stratified
 from gossamer.errors import DataError
 
 PARTS = ("train", "validation", "test")
@@ -113,7 +114,7 @@ def _split(value: Any, place: str, key: str) -> Split:
         and len(value) == 2
         and all(hasattr(part, "__len__") for part in value)
     ):
-        inputs: Samples = np.asarray(value[0])
+        inputs = np.asarray(value[0])
         if inputs.dtype.kind not in "fiub":
             raise DataError(f"{place}: inputs are {inputs.dtype}, expected numbers.")
         split = Split(inputs, np.asarray(value[1]), key)
@@ -122,7 +123,8 @@ def _split(value: Any, place: str, key: str) -> Split:
         return split
     if not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         raise DataError(
-            f"{place}: {type(value).__name__} given, expected arrays (inputs, labels) or (x, y) pairs by index."
+            f"{place}: {type(value).__name__} given, expected arrays (inputs, labels) or (x, y) pairs by "
+            f"index."
         )
     return Split(Pairs(value, place), _labels(value, place), key)
 

@@ -1,10 +1,12 @@
 """`folder:DIR` or `folder:DIR@HxW`: pictures on disk, one sub-folder for each class.
 
-Classes are the sub-folders in alphabetical order, pictures the files with a picture's ending anywhere below them. The
-split is stratified and fixed: 80 % train, 10 % validation, 10 % test. Pictures are decoded when first asked for, to
-grey when all of them are grey and else to RGB, resized (bilinear) to HxW; without a size, to the size of the pictures
-when all agree and else to 224x224. Decoded pictures stay in memory while the whole set takes less than 1 GB.
-Raises: DataError for a missing or empty folder, a class without pictures, and a file that cannot be read (by name).
+Classes are the sub-folders in alphabetical order, pictures the files with a picture's ending anywhere below
+them. The split is stratified and fixed: 80 % train, 10 % validation, 10 % test. Pictures are decoded when
+first asked for, to grey when all of them are grey and else to RGB, resized (bilinear) to HxW; without a size,
+to the size of the pictures when all agree and else to 224x224. Decoded pictures stay in memory while the
+whole set takes less than 1 GB.
+Raises: DataError for a missing or empty folder, a class without pictures, and a file that cannot be read (by
+name).
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class Pictures:
         if len(missing):
             self._kept[missing] = self._read(missing)
             self._known[missing] = True
-        return self._kept[rows]
+        pictures: np.ndarray = self._kept[rows]
+        return pictures
 
     def _read(self, rows: np.ndarray) -> np.ndarray:
         read = partial(read_image, size=self.size, color=self.color)
@@ -75,7 +78,8 @@ def folder(text: str) -> Data:
         found = sorted(p for p in (place / name).rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
         if len(found) < 3:
             raise DataError(
-                f"folder:{text}: class {name!r} holds {len(found)} pictures, expected at least 3 (one for each split). "
+                f"folder:{text}: class {name!r} holds {len(found)} pictures, expected at least 3 (one for "
+                f"each split). "
                 f"Known endings: {' '.join(ENDINGS)}. Add pictures or remove the folder."
             )
         paths += found

@@ -1,7 +1,8 @@
 """FSDD: spoken digits as log-mel pictures [1, 32, 64] (see `speech`); about 3 s to unpack and transform.
 
-3,000 recordings, 50 of each digit by each of six speakers, named digit_speaker_take. Takes 0-4 are the test split (300)
-as the authors say, takes 5-9 validation (300), the rest train (2,400). Mean and std are those of the training features.
+3,000 recordings, 50 of each digit by each of six speakers, named digit_speaker_take. Takes 0-4 are the test
+split (300) as the authors say, takes 5-9 validation (300), the rest train (2,400). Mean and std are those of
+the training features.
 Raises: DataError that names the archive when it is missing or broken.
 Source: Jakobovski, free-spoken-digit-dataset, CC BY-SA 4.0.
 """
@@ -32,10 +33,10 @@ def fsdd() -> Data:
             for name in sorted(clips):
                 stream = clips[name]
                 assert stream is not None  # members that are files have a stream
-                digit, _, take = name.split("_")
+                digit, _, number = name.split("_")
                 features.append(log_mel(*read_wav(io.BytesIO(stream.read()), f"{archive}/{name}.wav")))
                 labels.append(int(digit))
-                takes.append(int(take))
+                takes.append(int(number))
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, ValueError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}). Copy it again.") from error
     whole, take = Split(np.stack(features), np.array(labels), "fsdd"), np.array(takes)

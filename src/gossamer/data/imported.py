@@ -1,9 +1,9 @@
 """`module:function` and `file.py:function`: a name in the user's code, found and imported.
 
-The working directory (or the file's folder) is importable while the module is loaded, so a script beside the user's
-code can import its neighbours.
-Raises: the error class of the caller (DataError, ModelError) when the text, the module or the name is wrong, with the
-user's own exception as its cause.
+The working directory (or the file's folder) is importable while the module is loaded, so a script beside the
+user's code can import its neighbours.
+Raises: the error class of the caller (DataError, ModelError) when the text, the module or the name is wrong,
+with the user's own exception as its cause.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     mnist  fashion-mnist  cifar10  fsdd      real sets under $GOSSAMER_DATA (see `root`)
     digits                                   10,000 MNIST digits that come with the package
     folder:DIR  folder:DIR@HxW               pictures, one folder for each class (see `folder`)
-    module:function  file.py:function        your own: a Data, or (train, test) data sets, or a dict (see `custom`)
+    module:function  file.py:function        your own: a Data, (train, test), or a dict (see `custom`)
 
 Raises: DataError for anything that cannot be found or used; an unknown name suggests the nearest known one.
 """

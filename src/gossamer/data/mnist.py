@@ -4,7 +4,8 @@
     digits:               the 10,000 MNIST test images, carried by the package, in the order of
                           RandomState(0).permutation(10000): 7,000 train, 1,000 validation, 2,000 test
 
-IDX: two zero bytes, a type byte (8 = uint8), the number of axes, each axis as a big-endian uint32, then the values.
+IDX: two zero bytes, a type byte (8 = uint8), the number of axes, each axis as a big-endian uint32, then the
+values.
 Raises: DataError that names the file when it is missing, not gzip, cut short, or not the IDX file expected.
 """
 

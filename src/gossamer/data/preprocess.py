@@ -3,12 +3,14 @@
     y = (raw * scale - mean[c]) / std[c]            computed as raw * a[c] + b[c] in float32
     raw, color "L":   uint8 or float [N, H, W]      -> [N, 1, H, W]
     raw, color "RGB": uint8 or float [N, H, W, 3]   -> [N, 3, H, W]
-    raw, color None:  any [N, ...]                  -> same shape (channel axis 1 when mean has several values)
+    raw, color None:  any [N, ...]                  -> same shape (channels on axis 1 if mean has several)
 
-`image` reads one picture with Pillow, converts it to `color`, resizes it (bilinear) to `size` = (H, W) and adds the
-batch axis; `sound` does the same for a recording (see `speech`). The dictionary of `to_dict` goes into the metadata
-of every packed file, so it is short: `div` 255 means scale 1/255, a square size is one number, defaults are left out.
-Raises: DataError for an unreadable file or a raw batch whose shape does not fit; OptionError for a broken dictionary.
+`image` reads one picture with Pillow, converts it to `color`, resizes it (bilinear) to `size` = (H, W) and
+adds the batch axis; `sound` does the same for a recording (see `speech`). The dictionary of `to_dict` goes
+into the metadata of every packed file, so it is short: `div` 255 means scale 1/255, a square size is one
+number, defaults are left out.
+Raises: DataError for an unreadable file or a raw batch whose shape does not fit; OptionError for a broken
+dictionary.
 """
 
 from __future__ import annotations
@@ -43,13 +45,15 @@ class Preprocess:
             raise OptionError(f"preprocess: color is {self.color!r}, expected 'L', 'RGB' or None.")
         if not all(np.isfinite([self.scale, *self.mean, *self.std])) or any(s <= 0 for s in self.std):
             raise OptionError(
-                f"preprocess: scale {self.scale}, mean {self.mean}, std {self.std} must be finite and std positive."
+                f"preprocess: scale {self.scale}, mean {self.mean}, std {self.std} must be finite and std "
+                f"positive."
             )
-        channels = {"L": 1, "RGB": 3}.get(self.color or "", None)
+        channels = {"L": 1, "RGB": 3}.get(self.color or "")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if channels and len(values) not in (0, 1, channels):
                 raise OptionError(
-                    f"preprocess: {name} has {len(values)} values for {channels} channel(s) of color {self.color!r}. "
+                    f"preprocess: {name} has {len(values)} values for {channels} channel(s) of color "
+                    f"{self.color!r}. "
                     f"Give one value, or one for each channel."
                 )
 
@@ -83,7 +87,7 @@ class Preprocess:
         return result
 
     def file(self, path: str | Path) -> np.ndarray:
-        """A file as a batch of one, ready for the model: a recording when `log_mel` is set, else a picture."""
+        """A file as a batch of one, ready for the model: a recording with `log_mel`, else a picture."""
         return self.sound(path) if self.log_mel else self.image(path)
 
     def image(self, path: str | Path) -> np.ndarray:
@@ -144,11 +148,11 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None, color: Color) 
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            image = image.convert(color)
-            if size and (image.height, image.width) != size:
-                image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-            return np.asarray(image)
+        with Image.open(path) as file:
+            image = file.convert(color)
+        if size and (image.height, image.width) != size:
+            image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        return np.asarray(image)
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such image file.") from error
     except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

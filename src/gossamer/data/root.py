@@ -1,7 +1,7 @@
 """Where the real data lies: $GOSSAMER_DATA, else a folder `shared/data` beside the checkout.
 
-Without the variable, every folder from the working directory upwards, then from this package upwards, is searched
-for `shared/data`. The bundled digits need neither.
+Without the variable, every folder from the working directory upwards, then from this package upwards, is
+searched for `shared/data`. The bundled digits need neither.
 Raises: DataError when the variable names no folder, when nothing is found, or when a file is missing.
 """
 
@@ -21,7 +21,8 @@ def find_root() -> Path | None:
     if given:
         if not Path(given).is_dir():
             raise DataError(
-                f"{VARIABLE}: {given!r} is not a folder. Set it to the folder that holds mnist/, cifar10/, ..."
+                f"{VARIABLE}: {given!r} is not a folder. Set it to the folder that holds mnist/, cifar10/, "
+                f"..."
             )
         return Path(given)
     for start in (Path.cwd(), Path(__file__).resolve().parent):

@@ -4,9 +4,10 @@
     power    p[t, k] = |rfft(f[t])[k]|^2 / window
     features x[m, t] = log(sum_k mel[m, k] p[t, k] + 1e-6)                          float32 [1, mels, frames]
 
-`mel` holds triangles between mels + 2 points equally spaced on the mel scale, 2595 log10(1 + f / 700), from 0 to half
-the sampling rate. A recording is mixed to one channel, resampled linearly to `rate` when it has another one, and cut or
-zero-padded around its middle to window + (frames - 1) * hop samples (1.04 s with the defaults).
+`mel` holds triangles between mels + 2 points equally spaced on the mel scale, 2595 log10(1 + f / 700), from 0
+to half the sampling rate. A recording is mixed to one channel, resampled linearly to `rate` when it has
+another one, and cut or zero-padded around its middle to window + (frames - 1) * hop samples (1.04 s with the
+defaults).
 
 Raises: DataError that names the file when it is missing or not a PCM WAV.
 """
@@ -83,7 +84,7 @@ class LogMel:
 
 
 def read_wav(stream: BinaryIO, name: str) -> tuple[np.ndarray, int]:
-    """(samples in -1..1 as float64 [L], sampling rate) of a PCM WAV of 8, 16 or 32 bits; channels are averaged."""
+    """(samples in -1..1 as float64 [L], rate) of a PCM WAV of 8, 16 or 32 bits; channels are averaged."""
     try:
         with wave.open(stream) as file:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()

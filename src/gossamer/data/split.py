@@ -1,11 +1,12 @@
 """Split and Data: samples with labels, cut into train, validation and test.
 
-A split holds raw samples (as the files hold them: uint8 pictures, features) and int64 labels [N]. The samples are an
-array, or anything with a length that returns a raw batch for an int array; `View` and `Lazy` are two such sequences,
-so that a subset copies nothing and a process that only needs the test split decodes nothing else.
+A split holds raw samples (as the files hold them: uint8 pictures, features) and int64 labels [N]. The samples
+are an array, or anything with a length that returns a raw batch for an int array; `View` and `Lazy` are two
+such sequences, so that a subset copies nothing and a process that only needs the test split decodes nothing
+else.
 
-Validation splits are stratified and drawn by `numpy.random.RandomState`, whose stream is frozen: the same rows on
-every machine and version. The test split is never used for a choice.
+Validation splits are stratified and drawn by `numpy.random.RandomState`, whose stream is frozen: the same
+rows on every machine and version. The test split is never used for a choice.
 Raises: DataError for labels that are not classes, samples that are not finite, and lengths that do not agree.
 """
 
@@ -52,7 +53,8 @@ class Lazy:
         return self._length
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return self.array[index]
+        chosen: np.ndarray = self.array[index]
+        return chosen
 
 
 class View:
@@ -80,7 +82,8 @@ class Split:
         labels = np.asarray(self.labels)
         if labels.ndim != 1 or labels.dtype.kind not in "iu":
             raise DataError(
-                f"{self.name}: labels are {labels.dtype} of shape {labels.shape}, expected one integer for each sample."
+                f"{self.name}: labels are {labels.dtype} of shape {labels.shape}, expected one integer for "
+                f"each sample."
             )
         if len(self.inputs) != len(labels):
             raise DataError(f"{self.name}: {len(self.inputs)} samples but {len(labels)} labels.")
@@ -90,7 +93,7 @@ class Split:
         return len(self.labels)
 
     def take(self, index: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Raw samples and labels of an int array or slice; floating-point samples are checked to be finite."""
+        """Raw samples and labels of an int array or slice; float samples are checked to be finite."""
         raw = np.asarray(self.inputs[index])
         if raw.dtype.kind == "f" and not np.isfinite(raw).all():
             bad = np.flatnonzero(~np.isfinite(raw).reshape(len(raw), -1).all(1))
@@ -135,8 +138,10 @@ class Data:
             if len(split) and not 0 <= int(split.labels.min()) <= int(split.labels.max()) < len(self.classes):
                 row = int(np.flatnonzero((split.labels < 0) | (split.labels >= len(self.classes)))[0])
                 raise DataError(
-                    f"{self.name}, {split.name} sample {row}: label {split.labels[row]} is out of range, expected "
-                    f"0 to {len(self.classes) - 1} for {len(self.classes)} classes. Renumber the labels from 0."
+                    f"{self.name}, {split.name} sample {row}: label {split.labels[row]} is out of range, "
+                    f"expected "
+                    f"0 to {len(self.classes) - 1} for {len(self.classes)} classes. Renumber the labels from "
+                    f"0."
                 )
 
     def batch(self, count: int = 1) -> np.ndarray:
@@ -144,7 +149,7 @@ class Data:
         return self.preprocess(self.train.take(slice(0, count))[0])
 
     def fingerprint(self) -> str:
-        """SHA-256 of what was read: file contents, or names and sizes above 256 MB; labels, rows, preprocessing."""
+        """SHA-256 of files (names and sizes alone above 256 MB), labels, rows and preprocessing."""
         return self._fingerprint
 
     @cached_property

@@ -3,11 +3,12 @@
     L = (1 - weight) * H(y, softmax(s)) + weight * T^2 * KL(softmax(t / T) || softmax(s / T))
     s, t: logits of student and teacher [N, classes];  KL summed over classes, averaged over N
 
-T^2 keeps the balance of the two terms when T changes: the gradient of KL alone shrinks as 1 / T^2. The teacher sees the same
-input tensor as the student (same augmentation), in evaluation mode, without gradients, and is not part of the student.
-`weight` is the share of the soft term; the share of the labels is 1 - weight.
+T^2 keeps the balance of the two terms when T changes: the gradient of KL alone shrinks as 1 / T^2. The
+teacher sees the same input tensor as the student (same augmentation), in evaluation mode, without gradients,
+and is not part of the student. `weight` is the share of the soft term; the share of the labels is 1 - weight.
 Raises: OptionError for options out of range; ModelError when the outputs do not have the same shape.
-Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2014, arXiv:1503.02531, section 2.
+Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network", 2014, arXiv:1503.02531, section
+2.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ class SoftTargets:
             ):
                 shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
                 raise ModelError(
-                    f"soft targets: the {name} returned {shape}, expected logits [{len(labels)}, classes] like the other "
+                    f"soft targets: the {name} returned {shape}, expected logits [{len(labels)}, classes] "
+                    f"like the other "
                     f"network. Use a teacher and a student with the same classes."
                 )
         hard = F.cross_entropy(outputs, labels)

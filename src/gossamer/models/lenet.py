@@ -1,11 +1,12 @@
 """LeNet-300-100 and LeNet-5 as the compression papers use them.
 
-    LeNet-300-100   784 - fc1 300 - ReLU - fc2 100 - ReLU - fc3 10                                     266,610 parameters
-    LeNet-5         conv1 20@5x5 - max pool 2 - conv2 50@5x5 - max pool 2 - ip1 500 - ReLU - ip2 10    431,080 parameters
+    LeNet-300-100   784 - fc1 300 - ReLU - fc2 100 - ReLU - fc3 10                      266,610 parameters
+    LeNet-5         conv1 20@5x5 - pool - conv2 50@5x5 - pool - ip1 500 - ReLU - ip2    431,080 parameters
 
-LeNet-5 is the form of Caffe: no activation after the convolutions, which the paper of 1998 has. Inputs are [N, 1, 28, 28];
-LeNet-300-100 also takes [N, 784]. Outputs are logits [N, 10].
-Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998; Caffe examples/mnist.
+LeNet-5 is the form of Caffe: max pooling by 2, and no activation after the convolutions (the paper of 1998
+has one). Inputs are [N, 1, 28, 28]; LeNet-300-100 also takes [N, 784]. Outputs are logits [N, 10].
+Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998;
+the MNIST example of Caffe.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class LeNet300(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.fc1(x.flatten(1)))
-        return self.fc3(F.relu(self.fc2(x)))
+        logits: Tensor = self.fc3(F.relu(self.fc2(x)))
+        return logits
 
 
 class LeNet5(nn.Module):
@@ -42,4 +44,5 @@ class LeNet5(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.max_pool2d(self.conv1(x), 2)
         x = F.max_pool2d(self.conv2(x), 2)
-        return self.ip2(F.relu(self.ip1(torch.flatten(x, 1))))
+        logits: Tensor = self.ip2(F.relu(self.ip1(torch.flatten(x, 1))))
+        return logits

@@ -1,13 +1,13 @@
 """`load_model`: from a short text to a torch module, with weights when asked.
 
-    lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56      built in
-    module:function  file.py:function                                           yours; called without arguments
+    lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56    built in
+    module:function  file.py:function                                         yours; called without arguments
 
-Weights are a .safetensors file, a file of `torch.load(weights_only=True)` (a state_dict, also inside "state_dict",
-"model_state_dict" or "model"; a prefix "module." on every key is dropped), or the short name of a file in the data
-folder's weights/. Names and shapes must fit exactly.
-Raises: ModelError for an unknown name, a function that fails or returns no module, a file that cannot be read, keys that
-are missing, unexpected or of another shape (all listed), and weights that are not finite.
+Weights are a .safetensors file, a file of `torch.load(weights_only=True)` (a state_dict, also inside
+"state_dict", "model_state_dict" or "model"; a prefix "module." on every key is dropped), or the short name of
+a file in the data folder's weights/. Names and shapes must fit exactly.
+Raises: ModelError for an unknown name, a function that fails or returns no module, a file that cannot be
+read, keys that are missing, unexpected or of another shape (all listed), and weights that are not finite.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _find(weights: str) -> Path:
     if folder and weights in known:
         return folder / f"{weights}.safetensors"
     raise ModelError(
-        f"weights: there is no file {weights!r}, and no shared weights of that name. {nearest(weights, known)}"
+        f"weights: there is no file {weights!r}, and no shared weights of that name. "
+        f"{nearest(weights, known)}"
     )
 
 

@@ -3,8 +3,9 @@
     3x3 stem of 16 channels - three stages of n basic blocks with 16, 32, 64 channels - global mean - linear
     depth = 6 n + 2;  269,722 / 464,154 / 658,586 / 853,018 parameters for n = 3, 5, 7, 9
 
-A block is conv - BN - ReLU - conv - BN - sum - ReLU. Where the width doubles, the shortcut takes every second pixel and
-pads the channels with zeros, a quarter of the new width on either side. Names equal those of the public checkpoints.
+A block is conv - BN - ReLU - conv - BN - sum - ReLU. Where the width doubles, the shortcut takes every second
+pixel and pads the channels with zeros, a quarter of the new width on either side. Names equal those of the
+public checkpoints.
 Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVPR 2016, section 4.2.
 """
 
@@ -52,7 +53,8 @@ class ResNetCifar(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
 
 
 def _stage(inner: int, outer: int, stride: int, blocks: int) -> nn.Sequential:

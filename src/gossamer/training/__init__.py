@@ -1,4 +1,4 @@
-"""Training: one loop (`fit`), what measures it (`evaluate`), and what it can be given (callbacks, checkpoints)."""
+"""Training: one loop (`fit`), what measures it (`evaluate`), and what it may be given."""
 
 from gossamer.training.callbacks import Callback as Callback
 from gossamer.training.checkpoint import Checkpoint as Checkpoint

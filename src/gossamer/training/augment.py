@@ -5,8 +5,9 @@
     affine       rotation up to 10 degrees, scale 0.9-1.1, shear up to 0.1, shift up to 2 pixels, for digits
     flip-crop    mirrored in half of the cases, then shifted by up to 4 pixels (pad 4 and crop), for CIFAR
 
-They run before the preprocessing, so that what is moved in is black (0), as in the papers; feature maps (no colour, [N, C,
-H, W]) repeat their border instead. Every random number comes from the generator given: same seed, same batch.
+They run before the preprocessing, so that what is moved in is black (0), as in the papers; feature maps (no
+colour, [N, C, H, W]) repeat their border instead. Every random number comes from the generator given: same
+seed, same batch.
 """
 
 from __future__ import annotations
@@ -105,6 +106,7 @@ def _picture_axes(raw: np.ndarray, color: Color | None) -> tuple[int, int]:
     expected = 3 if color == "L" else 4
     if raw.ndim != expected:
         raise DataError(
-            f"augment: samples have shape {raw.shape[1:]}, expected pictures. Use augment 'none' for this data set."
+            f"augment: samples have shape {raw.shape[1:]}, expected pictures. Use augment 'none' for this "
+            f"data set."
         )
     return (1, 2) if color else (2, 3)

@@ -1,7 +1,8 @@
 """Callback: what may be added to the training loop without changing it.
 
-The model passed is the plain module (unwrapped from any parallel wrapper). A callback that has state of its own returns
-it from `state_dict` (numbers, texts, lists, dicts, tensors); it is checkpointed with the run and handed back on resume.
+The model passed is the plain module (unwrapped from any parallel wrapper). A callback that has state of its
+own returns it from `state_dict` (numbers, texts, lists, dicts, tensors); it is checkpointed with the run and
+handed back on resume.
 """
 
 from __future__ import annotations

@@ -1,16 +1,19 @@
 """Checkpoint: the whole state of a run in one safetensors file, replaced atomically.
 
-    DIR/checkpoint.safetensors      tensors under numbered names; the metadata entry "state" is JSON, a tree in which
+    DIR/checkpoint.safetensors      tensors under numbered names; metadata "state" is a JSON tree, where
                                     {"tensor": name} stands for a tensor, {"dict": [[key, value], ...]} for a
                                     dictionary and {"tuple": [...]} for a tuple
 
-The new file is written beside the old one, flushed to the disk and renamed over it, so at every moment a complete
-checkpoint exists and no pickle is ever read. JSON writes floats so that they read back to the same bits.
-Raises: GossamerError when the disk is full or a checkpoint cannot be read; OptionError for state that is not data.
+The new file is written beside the old one, flushed to the disk and renamed over it, so at every moment a
+complete checkpoint exists and no pickle is ever read. JSON writes floats so that they read back to the same
+bits.
+Raises: GossamerError when the disk is full or a checkpoint cannot be read; OptionError for state that is not
+data.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -43,13 +46,12 @@ class Checkpoint:
             os.replace(fresh, self.path)
             _sync_folder(self.path.parent)
         except (OSError, SafetensorError) as error:
-            try:
+            with contextlib.suppress(OSError):  # the first error says more
                 fresh.unlink(missing_ok=True)
-            except OSError:
-                pass  # the first error says more
             kept = "the previous checkpoint is intact" if self.path.exists() else "there is no previous one"
             raise GossamerError(
-                f"checkpoint {self.path}: could not be written ({error}); {kept}. Free space on the disk and run again."
+                f"checkpoint {self.path}: could not be written ({error}); {kept}. Free space on the disk and "
+                f"run again."
             ) from error
 
     def load(self) -> Any:
@@ -59,7 +61,8 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 text = (file.metadata() or {})["state"]
-                return _unflatten(json.loads(text), {name: file.get_tensor(name) for name in file.keys()})
+                names = file.keys()
+                return _unflatten(json.loads(text), {name: file.get_tensor(name) for name in names})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise GossamerError(
                 f"checkpoint {self.path}: cannot be read ({error}). Remove the file to start the run again."

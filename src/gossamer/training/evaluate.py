@@ -3,7 +3,8 @@
     loss = mean cross entropy        accuracy = correct / total, in 0..1
 
 The figure that counts is measured on the packed file by the runtime; this one guides training and choices.
-Raises: ModelError when the model does not return logits [N, classes]; DataError for labels beyond its outputs.
+Raises: ModelError when the model does not return logits [N, classes]; DataError for labels beyond its
+outputs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +24,7 @@ from torch.nn.utils import parametrize
 from gossamer.data.preprocess import Preprocess
 from gossamer.data.split import Data, Split
 from gossamer.errors import DataError, ModelError
+from gossamer.training.layout import Layout
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ def check_logits(outputs: Any, labels: Tensor, model: nn.Module) -> Tensor:
     if not isinstance(outputs, Tensor):
         extra = f" with keys {list(outputs)}" if isinstance(outputs, dict) else ""
         raise ModelError(
-            f"{name}: returned {type(outputs).__name__}{extra}, expected one tensor of logits [{len(labels)}, classes]. "
+            f"{name}: returned {type(outputs).__name__}{extra}, expected one tensor of logits "
+            f"[{len(labels)}, classes]. "
             f"Wrap the model so that it returns its logits."
         )
     if outputs.ndim != 2 or outputs.shape[0] != len(labels):
         raise ModelError(
-            f"{name}: returned shape {tuple(outputs.shape)}, expected logits [{len(labels)}, classes] for a batch of "
+            f"{name}: returned shape {tuple(outputs.shape)}, expected logits [{len(labels)}, classes] for a "
+            f"batch of "
             f"{len(labels)}."
         )
     return outputs
@@ -67,7 +72,8 @@ def check_labels(labels: Any, outputs: int, *, place: str, model: nn.Module) -> 
     """DataError when a label has no output."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < outputs:
         raise DataError(
-            f"{place}: labels go from {int(labels.min())} to {int(labels.max())}, expected 0 to {outputs - 1} because "
+            f"{place}: labels go from {int(labels.min())} to {int(labels.max())}, expected 0 to "
+            f"{outputs - 1} because "
             f"{type(model).__name__} has {outputs} outputs. Use a model with an output for each class."
         )
 
@@ -87,7 +93,7 @@ def evaluate(
     max_batches: int | None = None,
 ) -> Evaluation:
     """Loss and accuracy of the model in evaluation mode."""
-    device = device_of(model)
+    device, layout = device_of(model), Layout()
     loss, correct, total = 0.0, 0, 0
     if not len(split):
         raise DataError(f"{split.name}: the split is empty, expected at least one sample.")
@@ -95,7 +101,9 @@ def evaluate(
     with mode(model, training=False), parametrize.cached():
         for inputs, labels in islice(split.batches(batch_size, preprocess=preprocess), max_batches):
             truth = torch.from_numpy(labels).to(device)
-            logits = check_logits(model(torch.from_numpy(inputs).to(device)), truth, model).float()
+            logits = check_logits(
+                _run(model, torch.from_numpy(inputs).to(device), layout), truth, model
+            ).float()
             if not total:
                 check_labels(split.labels, logits.shape[1], place=split.name, model=model)
             loss += float(F.cross_entropy(logits, truth, reduction="sum"))
@@ -110,18 +118,16 @@ def recalibrate_norms(
 ) -> int:
     """Re-estimate running mean and variance of every batch norm on training data; returns how many there are.
 
-    The cumulative average over the batches replaces the old statistics: (1 / B) sum_b mean_b. Only the norms are in
-    training mode, so dropout and quantizers behave as when the file runs.
+    The cumulative average over the batches replaces the old statistics: (1 / B) sum_b mean_b. Only the norms
+    are in training mode, so dropout and quantizers behave as when the file runs.
     """
-    import numpy as np
-
     norms = [
         m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
     ]
     momenta = [norm.momentum for norm in norms]
     if not norms:
         return 0
-    device = device_of(model)
+    device, layout = device_of(model), Layout()
     rng = np.random.default_rng([seed, 1])
     with mode(model, training=False), parametrize.cached():
         try:
@@ -131,8 +137,17 @@ def recalibrate_norms(
                 norm.momentum = None  # torch: None averages all batches alike
             chosen = data.train.batches(batch_size, preprocess=data.preprocess, rng=rng)
             for inputs, _ in islice(chosen, batches):
-                model(torch.from_numpy(inputs).to(device))
+                _run(model, torch.from_numpy(inputs).to(device), layout)
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
     return len(norms)
+
+
+def _run(model: nn.Module, inputs: Tensor, layout: Layout) -> Any:
+    try:
+        return model(layout(inputs))
+    except RuntimeError as error:
+        if not layout.refused(error):
+            raise
+        return model(layout(inputs))

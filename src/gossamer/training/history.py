@@ -26,7 +26,7 @@ class Epoch:
 
 @dataclass
 class History:
-    """The epochs of a run; `best` is the number of the epoch with the greatest merit (the first of equals)."""
+    """The epochs of a run; `best` is the one of greatest merit, the first of equals."""
 
     epochs: list[Epoch] = field(default_factory=list)
 
