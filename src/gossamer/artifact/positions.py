@@ -125,9 +125,7 @@ def _scans(matrix: np.ndarray) -> list[_Scan]:
 
 def _gap_estimates(scan: _Scan) -> list[tuple[int, float]]:
     """(width, bytes at the entropy of the symbols) for every width."""
-    counts = np.bincount(np.diff(scan.positions, prepend=-1) - 1, minlength=1)
-    gaps = np.flatnonzero(counts)
-    weights = counts[gaps]
+    gaps, weights = _histogram(np.diff(scan.positions, prepend=-1) - 1)
     estimates = []
     for width in GAP_WIDTHS:
         escape = 2**width - 1
@@ -136,6 +134,15 @@ def _gap_estimates(scan: _Scan) -> list[tuple[int, float]]:
         symbols = np.append(symbols[symbols > 0], skips) if skips else symbols[symbols > 0]
         estimates.append((width, _entropy_bytes(symbols) + symbols.size / 2))  # half a byte of table each
     return estimates
+
+
+def _histogram(gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct gaps and how often each occurs."""
+    if gaps.size and int(gaps.max()) > 2**20:
+        return np.unique(gaps, return_counts=True)
+    counts = np.bincount(gaps, minlength=1)
+    distinct = np.flatnonzero(counts)
+    return distinct, counts[distinct]
 
 
 def _bitmap_estimate(scan: _Scan) -> float:

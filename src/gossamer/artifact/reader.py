@@ -28,6 +28,8 @@ from .outline import FieldOutline, Outline, TensorOutline
 from .stored import Field, Floats, Ints, Stored
 from .tensor import Artifact, Tensor
 
+_CODERS = {getattr(codec, name).tag: getattr(codec, name) for name in codec.__all__}
+
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 
@@ -131,9 +133,8 @@ class Reader:
                 budget.claim_array(f"{where}, {path}" if path else where, node.shape)
                 for field in node.fields.values():
                     budget.claim(f"{where}, {field.name}", field.decoded_bytes)
-                    if field.width and field.coder not in codec.CODERS:
-                        known = nearest(field.coder, codec.CODERS)
-                        raise HeaderError(f"{where}, {field.name}: unknown coder {field.coder!r}. {known}")
+                    if field.width:
+                        _check_coder(field, f"{where}, {field.name}")
                     offset += field.size + CHECKSUM_BYTES
                     if offset > self.size_bytes:
                         raise TruncatedError(
@@ -187,6 +188,17 @@ def read(source: Source, *, max_bytes: int | None = None) -> Artifact:
     """The whole file with every field decoded; `Reader` decodes one tensor at a time."""
     with Reader(source, max_bytes=max_bytes) as reader:
         return Artifact(reader.graph, tuple(reader.tensors()), reader.metadata)
+
+
+def _check_coder(field: FieldOutline, place: str) -> None:
+    """HeaderError unless the coder exists and may code so many values."""
+    if field.coder not in _CODERS:
+        raise HeaderError(f"{place}: unknown coder {field.coder!r}. {nearest(field.coder, _CODERS)}")
+    most = getattr(_CODERS[field.coder], "LIMIT", field.count)  # a slow coder would make a small file a long wait
+    if field.count > most:
+        raise HeaderError(f"{place}: coder {field.coder!r} codes at most {most} values, not {field.count}.")
+    if field.coder == codec.Bitpack.tag and field.size != -(-field.count * field.width // 8):
+        raise HeaderError(f"{place}: {field.count} integers of {field.width} bits do not fit {field.size} bytes.")
 
 
 def _open(path: Path) -> tuple[int, int]:

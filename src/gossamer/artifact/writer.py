@@ -70,8 +70,14 @@ def _outline(tensor: Tensor, payloads: list[bytes]) -> TensorOutline:
     place = f"tensor {tensor.name!r}"
     if tensor.dtype not in DTYPES:
         raise ArtifactError(f"{place}: unknown dtype {tensor.dtype!r}; expected one of {', '.join(DTYPES)}.")
+    if not tensor.name or not tensor.initializer or "\n" in tensor.name:
+        raise ArtifactError(f"{place}: a tensor and its initialiser need a name of one line.")
+    axes = tuple(range(len(tensor.stored.shape)))
+    if tensor.perm is not None and tuple(sorted(tensor.perm)) != axes:
+        raise ArtifactError(f"{place}: perm {tensor.perm} is not a permutation of the axes {axes}.")
     node = _node(tensor.stored, place, payloads)
     layouts.check(node, place)
+    layouts.verify(tensor.stored, place)
     perm = None if tensor.perm is None else tuple(int(axis) for axis in tensor.perm)
     return TensorOutline(tensor.name, tensor.initializer, node, perm, tensor.dtype)
 

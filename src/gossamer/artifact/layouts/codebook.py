@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ... import codec
 from ...errors import HeaderError
 from ..outline import Outline
 from ..stored import Stored
@@ -30,6 +31,4 @@ def verify(stored: Stored, place: str) -> None:
 
 
 def rebuild(stored: Stored) -> np.ndarray:
-    codes = stored.fields["codes"].values.ravel()
-    centroids = np.asarray(stored.fields["centroids"].values, np.float32).ravel()
-    return centroids[codes].reshape(stored.shape)
+    return codec.lookup(stored.fields["codes"].values, stored.fields["centroids"].values).reshape(stored.shape)

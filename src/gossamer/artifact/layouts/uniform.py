@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ... import codec
 from ..limits import MAX_OPTION
 from ..outline import Outline, rows_and_columns
 from ..stored import Ints, Stored
@@ -39,9 +40,11 @@ def rebuild(stored: Stored) -> np.ndarray:
     rows, columns = rows_and_columns(stored.shape)
     if scale.size == 1 and isinstance(codes, Ints):
         table = (np.arange(2**codes.width) - offset).astype(np.float32) * scale
-        return table[codes.values.ravel()].reshape(stored.shape)
+        return codec.lookup(codes.values, table).reshape(stored.shape)
     dense = codes.values.reshape(rows, columns).astype(np.float32)
     dense -= np.float32(offset)
+    if not dense.size:
+        return dense.reshape(stored.shape)
     scale = scale.reshape(rows, -1)
     group = stored.options.get("group", columns)
     if group and columns % group == 0:

@@ -1,0 +1,76 @@
+"""Small artifacts with known arrays, shared by the tests of the file format."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gossamer.artifact import Artifact, Floats, Ints, Stored, Tensor
+from gossamer.artifact.positions import encode_positions
+
+METADATA = {
+    "inputs": [{"name": "a", "shape": ["N", 1, 8, 8], "dtype": "float32"}],
+    "preprocess": {"color": "L", "div": 255, "mean": 0.1307, "std": 0.3081},
+    "labels": ["zéro", "one"],
+    "recipe": [{"Prune": {"sparsity": 0.9}}, {"Share": {"bits": 5}}],
+}
+GRAPH = b"\x08\x0a:\x1c\n\x0c\n\x01a\n\x02w0\x12\x01b\"\x04Gemm\x12\x01g" * 3
+
+
+def dense(values: np.ndarray, dtype: str = "float32") -> Stored:
+    return Stored("dense", values.shape, {"values": Floats(values, dtype)})
+
+
+def codebook(codes: np.ndarray, centroids: np.ndarray, width: int) -> Stored:
+    return Stored("codebook", codes.shape, {"codes": Ints(codes, width), "centroids": Floats(centroids)})
+
+
+def uniform(codes: np.ndarray, scale: np.ndarray, width: int, **options: int) -> Stored:
+    return Stored("uniform", codes.shape, {"codes": Ints(codes, width), "scale": Floats(scale)}, options=options)
+
+
+def sparse(mask: np.ndarray, values: Stored) -> Stored:
+    fields, options = encode_positions(mask)
+    return Stored("sparse", mask.shape, fields, {"values": values}, options)
+
+
+def sample() -> tuple[Artifact, dict[str, np.ndarray]]:
+    """An artifact with every layout, and the arrays its initialisers must hold."""
+    rng = np.random.default_rng(7)
+    bias = rng.normal(size=6).astype(np.float32)
+    mask = rng.random((40, 3, 5, 5)) < 0.1
+    mask[[3, 4, 17]] = False
+    codes = rng.integers(0, 20, int(mask.sum())).astype(np.uint8)
+    centroids = rng.normal(size=20).astype(np.float32)
+    conv = np.zeros(mask.shape, np.float32)
+    conv[mask] = centroids[codes]
+    grid = rng.integers(0, 15, (10, 40)).astype(np.uint8)
+    scale = rng.random(10).astype(np.float32)
+    wide = rng.integers(0, 1000, (7, 9)).astype(np.uint16)
+    tensors = {
+        "conv.weight": (sparse(mask, codebook(codes, centroids, 5)), None, "float32", conv),
+        "conv.bias": (dense(bias), None, "float32", bias),
+        "fc.weight": (
+            uniform(grid, scale, 4, offset=7),
+            (1, 0),
+            "float32",
+            ((grid.astype(np.float32) - 7) * scale[:, None]).T,
+        ),
+        "fc.bias": (dense(bias.astype(np.float16).astype(np.float32), "float16"), None, "float16", bias.astype(np.float16)),
+        "table": (
+            codebook(wide, np.arange(1000, dtype=np.float32), 10),
+            None,
+            "float64",
+            wide.astype(np.float64),
+        ),
+        "empty": (dense(np.zeros((0, 4), np.float32)), None, "float32", np.zeros((0, 4), np.float32)),
+        "scalar": (dense(np.array(2.5, np.float32)), None, "float32", np.array(2.5, np.float32)),
+    }
+    artifact = Artifact(
+        GRAPH,
+        tuple(
+            Tensor(name, f"w{index}" if index % 2 else name, stored, perm, dtype)
+            for index, (name, (stored, perm, dtype, _)) in enumerate(tensors.items())
+        ),
+        METADATA,
+    )
+    return artifact, {name: array for name, (_, _, _, array) in tensors.items()}
