@@ -5,9 +5,10 @@
     gs.pack(model, "model.goss", example)                                 graph + weights, entropy coded
     session = gs.open("model.goss"); y = session(x)                       numpy in, numpy out, no torch
 
-Names are loaded when they are first used: `import gossamer`, `gs.open`, `gs.unpack`, `gs.inspect` and `gs.load_data`
-need no torch. Every step of `gossamer.steps` is a name of this module too (`gs.Prune`, `gs.Share`, ...).
-Raises: GossamerError when a name needs a package of `gossamer[compress]` that is not installed.
+Names are loaded when they are first used: `import gossamer`, `gs.open`, `gs.unpack`, `gs.inspect` and
+`gs.load_data` need no torch. Every step of `gossamer.steps` is a name of this module too (`gs.Prune`,
+`gs.Share`, ...). Raises: GossamerError when a name needs a package of `gossamer[compress]` that is not
+installed.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(_load(module, name), attribute)
     elif name[:1].isupper() and name in (steps := _load("steps", name)).__all__:
         value = getattr(steps, name)
-    else:
-        raise AttributeError(f"module 'gossamer' has no name {name!r}. {nearest(name, __dir__())}")
+    else:  # cheap on purpose: `from gossamer import codec` asks here first
+        raise AttributeError(f"module 'gossamer' has no name {name!r}. {nearest(name, __all__)}")
     globals()[name] = value
     return value
 

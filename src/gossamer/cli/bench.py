@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from .. import measure
 from ..report.units import accuracy_text, latency_text
 from .output import Json, console, emit, text
 
@@ -36,6 +35,8 @@ def bench(
 
     Example: [bold]gossamer bench model.goss --data mnist --threads 2 --explain[/bold]
     """
+    from .. import measure
+
     machine = measure.machine.describe()
     threads = threads or int(str(machine["cores"]))
     answer: dict[str, Any] = {"file": str(file), "file_bytes": measure.file_bytes(file), "accuracy": None}

@@ -81,9 +81,10 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def change(tree: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """A recipe's dictionary with `STEP.OPTION=VALUE` applied; STEP is a name (all of that name), a number, or train.
+    """A recipe's dictionary with `STEP.OPTION=VALUE` applied; STEP is a name (all of it), a number, or train.
 
-    Values are YAML: `Share.bits=4`, `Prune.density={fc1: 0.1}`, `Prune.density.fc1=0.1`, `2.epochs=3`, `threads=1`.
+    Values are YAML: `Share.bits=4`, `Prune.density={fc1: 0.1}`, `Prune.density.fc1=0.1`, `2.epochs=3`,
+    `threads=1`.
     """
     import yaml
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from ..artifact import Inspection, Reader
-from ..artifact import inspect as inspect_file
 from .output import Json, console, emit, size, text
+
+if TYPE_CHECKING:
+    from ..artifact import Inspection
 
 
 def inspect(
@@ -22,8 +23,10 @@ def inspect(
 
     Example: [bold]gossamer inspect model.goss[/bold]
     """
-    found = inspect_file(file)
-    with Reader(file) as reader:
+    from .. import artifact
+
+    found = artifact.inspect(file)
+    with artifact.Reader(file) as reader:
         metadata = dict(reader.metadata)
     if json:
         emit("inspect", {"file": str(file), **described(found), "metadata": metadata})

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
-from ..data import Preprocess
 from ..errors import DataError, ModelError, OptionError
-from ..runtime import Session
-from ..runtime import open as open_file
 from .output import Json, console, emit, text
+
+if TYPE_CHECKING:
+    from ..runtime import Session
 
 ARRAYS = (".npy", ".npz")
 
@@ -33,13 +33,15 @@ def run(
 ) -> None:
     """Run the network: pictures give classes, arrays give arrays.
 
-    A picture goes through the preprocessing stored in the file. An array is used as it is, and the answer is written
-    to NAME.out.npy (NAME.out.npz for several outputs). A network with several inputs takes one .npy for each, in
-    order, or one .npz that names them.
+    A picture goes through the preprocessing stored in the file. An array is used as it is, and the answer is
+    written to NAME.out.npy (NAME.out.npz for several outputs). A network with several inputs takes one .npy
+    for each, in order, or one .npz that names them.
 
     Example: [bold]gossamer run model.goss photo.jpg[/bold]
     """
-    session = open_file(file, threads=threads)
+    from .. import runtime
+
+    session = runtime.open(file, threads=threads)
     results = []
     if len(session.inputs) > 1 and all(path.suffix == ".npy" for path in inputs):
         if len(inputs) != len(session.inputs):
@@ -72,6 +74,8 @@ def one(session: Session, path: Path, *, output: Path | None, top: int) -> dict[
         raise OptionError(
             f"{path}: the network takes {len(session.inputs)} inputs. Give one .npy array for each."
         )
+    from ..data import Preprocess
+
     answer = session(Preprocess.from_dict(session.preprocess).file(path))
     scores = next(iter(answer.values())) if isinstance(answer, dict) else answer
     if scores.ndim != 2 or isinstance(answer, dict):

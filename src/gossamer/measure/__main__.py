@@ -1,7 +1,7 @@
 """`python -m gossamer.measure FILE --data SPEC`: the other side of `fresh`, in which torch does not exist.
 
-Before anything is loaded torch is marked as absent: `sys.modules["torch"] = None` makes every import of it fail as
-on a machine that lacks it. One line of JSON goes to standard output: the figures, or {"error": ...}.
+Before anything is loaded torch is marked as absent: `sys.modules["torch"] = None` makes every import of it
+fail as on a machine that lacks it. One line of JSON goes to standard output: the figures, or {"error": ...}.
 """
 
 from __future__ import annotations

@@ -35,8 +35,9 @@ def fresh_figures(
 ) -> dict[str, Any]:
     """{"accuracy": Accuracy as a dictionary, "latency": as `against_onnxruntime` returns it, or None}.
 
-    Latency is measured when `against` is given (see `against_onnxruntime`) or `latency` asks for it. Data that a
-    Python function returns may need torch: this process loads it and hands the test split over as arrays.
+    Latency is measured when `against` is given (see `against_onnxruntime`) or `latency` asks for it. Data
+    that a Python function returns may need torch: this process loads it and hands the test split over as
+    arrays.
     """
     with tempfile.TemporaryDirectory() as folder:
         options = ["--threads", str(threads), "--batch", str(batch), "--seconds", str(seconds)]

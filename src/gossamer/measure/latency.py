@@ -1,11 +1,12 @@
 """Latency: what calls cost, of several functions measured side by side.
 
-Machines drift (clock, neighbours), so the functions take turns, ABAB..., and only ratios of one run are compared.
-Before that each is called at least 10 times and for at least 0.5 s: allocation, page faults and the choice of
-kernels belong to the first calls. Then calls are timed one by one for 3 s, or until each has 50, whichever is
-later for fast functions; a slow one stops at 3 s (but not before 5 calls). Inputs differ from call to call.
-Figures: median, 5th and 95th percentile, minimum, in milliseconds; never the mean, which one stall can own.
-Source: the protocol of `timeit` (minimum) and of torch.utils.benchmark (median and inter-quantile range).
+Machines drift (clock, neighbours), so the functions take turns, ABAB..., and only ratios of one run are
+compared. Before that each is called at least 10 times and for at least 0.5 s: allocation, page faults and the
+choice of kernels belong to the first calls. Then calls are timed one by one for 3 s, or until each has 50,
+whichever is later for fast functions; a slow one stops at 3 s (but not before 5 calls). Inputs differ from
+call to call. Figures: median, 5th and 95th percentile, minimum, in milliseconds; never the mean, which one
+stall can own. Source: the protocol of `timeit` (minimum) and of torch.utils.benchmark (median and
+inter-quantile range).
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def interleave(
     warm_up_seconds: float = 0.5,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Latency]:
-    """Latency of each function on the inputs in turn. `seconds` bounds the timed part of all of them together."""
+    """Latency of each function on the inputs in turn; `seconds` bounds the timed part of all together."""
     if not functions or not inputs:
         raise MeasureError(
             f"latency: {len(functions)} functions on {len(inputs)} inputs; give at least one of each."
@@ -93,9 +94,9 @@ def against_onnxruntime(
     """A packed file beside plain ONNX Runtime on a dense float32 network, same threads, same run.
 
     The dense network is that of `against` (a .goss file, such as the packed original), else the file itself
-    unpacked. Returns {"threads", "batch", "ours", "onnxruntime_fp32", "ratio_of_medians", "overlap"}; the ratio is
-    onnxruntime / ours, so above 1 the packed file is faster. Inputs are drawn from N(0, 1), integers from {0, 1},
-    in the shapes the network declares (a free axis other than the batch is 1).
+    unpacked. Returns {"threads", "batch", "ours", "onnxruntime_fp32", "ratio_of_medians", "overlap"}; the
+    ratio is onnxruntime / ours, so above 1 the packed file is faster. Inputs are drawn from N(0, 1), integers
+    from {0, 1}, in the shapes the network declares (a free axis other than the batch is 1).
     """
     import onnxruntime
 

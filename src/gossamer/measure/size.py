@@ -1,10 +1,10 @@
 """Sizes: the float32 weights of a model, the same weights under `zstd -19`, and a file on disk.
 
     parameters = sum of numel over unique parameters        (tied weights count once)
-    bytes      = 4 * (parameters + floating-point buffers)  (running statistics are needed to run; counters are not)
+    bytes      = 4 * (parameters + floating-point buffers)  (running statistics count; counters do not)
 
-The ratio a report prints is `bytes / stat(model.goss)`: everything that must be stored, over everything that is.
-Raises: MeasureError for a model without weights and for a file that is not there.
+The ratio a report prints is `bytes / stat(model.goss)`: everything that must be stored, over everything that
+is. Raises: MeasureError for a model without weights and for a file that is not there.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def file_bytes(path: str | Path) -> int:
 
 def _unique(named: Iterator[tuple[str, Any]]) -> list[Any]:
     """Tensors in order, one for each memory they view (tied weights share theirs)."""
-    found = {}
+    found: dict[tuple[int, tuple[int, ...], tuple[int, ...]], Any] = {}
     for _, tensor in named:
         found.setdefault((tensor.data_ptr(), tuple(tensor.shape), tensor.stride()), tensor)
     return list(found.values())

@@ -1,1 +1,1 @@
-"""A run's figures: collected (`build`), and shown as text (`table`) and as one self-contained page (`html`)."""
+"""A run's figures: collected (`build`), shown as text (`table`) and as one self-contained page (`html`)."""

@@ -1,7 +1,7 @@
 """build: the report of a run, one JSON-ready dictionary (schema 1, described in docs/json.md).
 
-Sizes and layers are read from the packed file, never from the model in memory: a layer's density counts what the
-file rebuilds, and its histogram is that of the rebuilt weights.
+Sizes and layers are read from the packed file, never from the model in memory: a layer's density counts what
+the file rebuilds, and its histogram is that of the rebuilt weights.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .units import accuracy_text, bytes_text, latency_text, ms_text
+from .units import bytes_text, interval_text, latency_text, ms_text
 
 SKIPPED_SHOWN = 8
 
@@ -43,17 +43,22 @@ def _table(report: Mapping[str, Any]) -> Table:
     table.add_column("ratio", justify="right", style="bold")
     size = bytes_text(after["file_bytes"])
     table.add_row(
-        "file, against float32 weights", bytes_text(before["weights_bytes"]), size, f"{ratios['size']:.1f}x"
+        "size: float32 weights", bytes_text(before["weights_bytes"]), size, f"{ratios['size']:.1f}x"
     )
     if before.get("zstd_bytes"):
         ratio = f"{ratios['size_vs_zstd']:.1f}x"
-        table.add_row("file, against the same in zstd -19", bytes_text(before["zstd_bytes"]), size, ratio)
+        table.add_row("size: the same in zstd -19", bytes_text(before["zstd_bytes"]), size, ratio)
     first, last = before["accuracy"], after["accuracy"]
     change = f"{100 * (last['value'] - first['value']):+.2f} points"
-    table.add_row("test accuracy (95 % interval)", accuracy_text(first), accuracy_text(last), change)
+    table.add_row("test accuracy", *(f"{100 * row['value']:.2f} %" for row in (first, last)), change)
+    table.add_row("  95 % interval", *(interval_text(row) for row in (first, last)), style="dim")
     latency = report.get("latency")
     if latency:
-        label = f"latency, batch {latency['batch']} (before: ONNX Runtime fp32)"
         theirs, ours = latency["onnxruntime_fp32"]["median_ms"], latency["ours"]["median_ms"]
-        table.add_row(label, ms_text(theirs), ms_text(ours), f"{latency['ratio_of_medians']:.2f}x")
+        table.add_row(
+            "latency (ONNX Runtime fp32)",
+            ms_text(theirs),
+            ms_text(ours),
+            f"{latency['ratio_of_medians']:.2f}x",
+        )
     return table

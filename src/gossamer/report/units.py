@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +42,12 @@ def seconds_text(seconds: float) -> str:
 
 def accuracy_text(accuracy: Mapping[str, Any]) -> str:
     """`98.95 % (98.35 to 99.33)`: value and 95 % interval."""
-    return f"{100 * accuracy['value']:.2f} % ({100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f})"
+    return f"{100 * accuracy['value']:.2f} % ({interval_text(accuracy)})"
+
+
+def interval_text(accuracy: Mapping[str, Any]) -> str:
+    """`98.35 to 99.33`: the ends of the 95 % interval, in percent."""
+    return f"{100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f}"
 
 
 def latency_text(latency: Mapping[str, Any]) -> str:
@@ -58,6 +64,12 @@ def latency_text(latency: Mapping[str, Any]) -> str:
     else:
         verdict = f"{1 / ratio:.2f} times as slow as ONNX Runtime fp32"
     return f"{verdict} ({times}, medians, {where})"
+
+
+def layout_text(layout: str) -> str:
+    """`sparse(values=codebook(centroids=dense))` -> `sparse › codebook`: the tree without float leaves."""
+    names = [part for part in re.split(r"\w+=|[(), ]+", layout) if part]
+    return " › ".join(name for index, name in enumerate(names) if not index or name != "dense")
 
 
 def _three(value: float) -> str:
