@@ -105,6 +105,8 @@ def sample(shapes: dict[str, tuple[int, ...]] | None = None, *, latency: bool = 
             "accuracy": Accuracy.of(9907, 10000).to_dict(),
         },
         "after": {
+            "parameters": dense // 4,
+            "trained_values": dense // 40,
             "file_bytes": total,
             "overhead_bytes": 459,
             "accuracy": Accuracy.of(9904, 10000).to_dict(),

@@ -6,15 +6,21 @@ the file rebuilds, and its histogram is that of the rebuilt weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..artifact import Inspection, Reader, inspect, layouts
 from ..measure import machine as machines
 from ..measure import weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..export import Packed
 
 SCHEMA = 1
 BINS = 60
@@ -23,18 +29,19 @@ BINS = 60
 def report(
     *,
     recipe: Mapping[str, Any],
-    original: Any,
-    file: str | Path,
+    original: nn.Module,
+    model: nn.Module,
     stages: Sequence[Mapping[str, Any]],
+    packed: Packed,
     figures: Mapping[str, Mapping[str, Any]],
-    max_logit_difference: float | None = None,
-    machine: Mapping[str, Any] | None = None,
+    machine: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The report of `file`, packed from the network `original` (a plain torch module) by `recipe`.
+    """The report of the file `packed` that `recipe` made of the network `original`.
 
+    model: the compressed network with its formats; what it still trains are survivors, centroids, scales, biases.
     stages: what each step told. figures: {"before", "after"}, as `measure.fresh_figures` returns them.
     """
-    found = inspect(file)
+    found = inspect(packed.path)
     size = weights(original)
     latency = figures["after"].get("latency")
     skipped = [entry for stage in stages for entry in stage.get("skipped", ())]
@@ -51,10 +58,12 @@ def report(
             "accuracy": figures["before"]["accuracy"],
         },
         "after": {
+            "parameters": sum(math.prod(tensor.shape) for tensor in found.tensors),
+            "trained_values": sum(part.numel() for part in model.parameters()),
             "file_bytes": found.size_bytes,
             "overhead_bytes": found.overhead_bytes,
             "accuracy": figures["after"]["accuracy"],
-            "max_logit_difference": max_logit_difference,
+            "max_logit_difference": packed.max_difference,
         },
         "ratios": {
             "size": size.bytes / found.size_bytes,
@@ -63,10 +72,10 @@ def report(
         },
         "latency": latency,
         "stages": [_stage(stage) for stage in stages],
-        "layers": layers(file, found, dict(original.named_parameters())),
+        "layers": layers(packed.path, found, dict(original.named_parameters())),
         "fields": fields(found),
         "skipped": list({(entry["name"], entry["reason"]): entry for entry in skipped}.values()),
-        "machine": dict(machine or machines.describe()),
+        "machine": dict(machine),
         "versions": machines.versions(),
         "date": machines.today(),
     }
