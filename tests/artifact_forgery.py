@@ -1,4 +1,4 @@
-"""Forged .goss files: any head and any payloads, with sizes and checksums that are right unless asked otherwise."""
+"""Forged .goss files: any head and any payloads, with sizes and checksums that are right unless asked."""
 
 from __future__ import annotations
 
@@ -52,5 +52,7 @@ def node(layout: str, shape: Sequence[int], *fields: FieldOutline, **rest: Outli
     )
 
 
-def tensor(root: Outline, name: str = "t", initializer: str = "w0", perm: tuple[int, ...] | None = None) -> TensorOutline:
+def tensor(
+    root: Outline, name: str = "t", initializer: str = "w0", perm: tuple[int, ...] | None = None
+) -> TensorOutline:
     return TensorOutline(name, initializer, root, perm)

@@ -13,7 +13,7 @@ METADATA = {
     "labels": ["zéro", "one"],
     "recipe": [{"Prune": {"sparsity": 0.9}}, {"Share": {"bits": 5}}],
 }
-GRAPH = b"\x08\x0a:\x1c\n\x0c\n\x01a\n\x02w0\x12\x01b\"\x04Gemm\x12\x01g" * 3
+GRAPH = b'\x08\x0a:\x1c\n\x0c\n\x01a\n\x02w0\x12\x01b"\x04Gemm\x12\x01g' * 3
 
 
 def dense(values: np.ndarray, dtype: str = "float32") -> Stored:
@@ -25,7 +25,9 @@ def codebook(codes: np.ndarray, centroids: np.ndarray, width: int) -> Stored:
 
 
 def uniform(codes: np.ndarray, scale: np.ndarray, width: int, **options: int) -> Stored:
-    return Stored("uniform", codes.shape, {"codes": Ints(codes, width), "scale": Floats(scale)}, options=options)
+    return Stored(
+        "uniform", codes.shape, {"codes": Ints(codes, width), "scale": Floats(scale)}, options=options
+    )
 
 
 def sparse(mask: np.ndarray, values: Stored) -> Stored:
@@ -55,7 +57,12 @@ def sample() -> tuple[Artifact, dict[str, np.ndarray]]:
             "float32",
             ((grid.astype(np.float32) - 7) * scale[:, None]).T,
         ),
-        "fc.bias": (dense(bias.astype(np.float16).astype(np.float32), "float16"), None, "float16", bias.astype(np.float16)),
+        "fc.bias": (
+            dense(bias.astype(np.float16).astype(np.float32), "float16"),
+            None,
+            "float16",
+            bias.astype(np.float16),
+        ),
         "table": (
             codebook(wide, np.arange(1000, dtype=np.float32), 10),
             None,

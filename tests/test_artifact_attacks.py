@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # the attacks are a table, one line each
 """Files that an enemy wrote: every rule of the format has its own error, raised before anything is allocated."""
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import tracemalloc
 import numpy as np
 import pytest
 import zstandard
+
 from artifact_forgery import floats, forge, ints, node, tensor
 from artifact_samples import sample
-
-from gossamer.artifact import Reader, read, rebuild, to_bytes, varint
+from gossamer.artifact import Reader, header, read, rebuild, to_bytes, varint
 from gossamer.artifact.limits import MAX_HEADER, MAX_METADATA
 from gossamer.errors import (
     ArtifactError,
@@ -33,7 +34,9 @@ def dense(count: int, shape: tuple[int, ...]):
     return node("dense", shape, floats("values", count))
 
 
-def codebook(shape: tuple[int, ...], codes: int, centroids: int, width: int = 8, size: int = 0, coder: str = "bitpack"):
+def codebook(
+    shape: tuple[int, ...], codes: int, centroids: int, width: int = 8, size: int = 0, coder: str = "bitpack"
+):
     return node("codebook", shape, ints("codes", codes, size, width, coder), floats("centroids", centroids))
 
 
@@ -46,12 +49,16 @@ def sparse(shape: tuple[int, ...], *fields, entries: tuple[int, ...] = (2,), **o
     return node("sparse", shape, *fields, values=dense(int(np.prod(entries)), entries), **options)
 
 
-def text_header(names: bytes = b"t", signatures: bytes = b"dense:values::", coders: bytes = b"", rest: bytes = b"") -> bytes:
+def text_header(
+    names: bytes = b"t", signatures: bytes = b"dense:values::", coders: bytes = b"", rest: bytes = b""
+) -> bytes:
     parts = (varint.number(len(part)) + part for part in (names, signatures, coders))
     return b"".join(parts) + rest
 
 
-ONE = b"\x04" + b"\x00\x00" + b"\x11\x00"  # flags: name w0; signature 0, no dims; float32, as many as the shape
+ONE = (
+    b"\x04" + b"\x00\x00" + b"\x11\x00"
+)  # flags: name w0; signature 0, no dims; float32, as many as the shape
 DEEP = b'{"a":' + b"[" * 40 + b"]" * 40 + b"}"
 
 ATTACKS = [
@@ -136,7 +143,7 @@ ATTACKS = [
     ("sparse without positions", forge([tensor(sparse((4,)))], [b"1" * 8]), HeaderError, "needs a field 'gaps'"),
     ("sparse with two kinds of positions", forge([tensor(sparse((4,), ints("gaps", 2, 2), ints("bitmap", 4, 1, 1)))], [b"12", b"1", b"1" * 8]), HeaderError, "no field 'gaps'"),
     ("a bitmap of 2 bits", forge([tensor(sparse((4,), ints("bitmap", 4, 1, 2)))], [b"1", b"1" * 8]), HeaderError, "1 bit"),
-    ("a matrix of values", forge([tensor(sparse((4,), ints("gaps", 2, 2), entries=(2, 1)))], [b"12", b"1" * 8]), HeaderError, "one dimension"),
+    ("a matrix of values", forge([tensor(sparse((4,), ints("gaps", 2, 2), entries=(2, 1)))], [b"12", b"1" * 8]), HeaderError, "one axis"),
     ("more entries than gaps", forge([tensor(sparse((4,), ints("gaps", 1, 1)))], [b"1", b"1" * 8]), HeaderError, "2 entries in 1"),
     ("more gaps than places", forge([tensor(sparse((4,), ints("gaps", 5, 5)))], [b"1" * 5, b"1" * 8]), HeaderError, "5 symbols"),
     ("gaps that pass the end", forge([tensor(sparse((4,), ints("gaps", 2, 2)))], [b"\x03\x01", b"1" * 8]), HeaderError, "reach place 6 of 4"),
@@ -170,8 +177,7 @@ PARAMETERS = [pytest.param(*attack[1:], id=attack[0].replace(" ", "-")) for atta
 @pytest.mark.parametrize(("data", "error", "message"), PARAMETERS)
 def test_a_broken_rule_has_its_own_error(data, error, message):
     with pytest.raises(error, match=message) as caught:
-        for tensor_ in read(data).tensors:
-            rebuild(tensor_)
+        read(data)
 
     assert type(caught.value) is error
 
@@ -229,14 +235,16 @@ def test_a_frame_that_demands_a_huge_window_is_refused():
 
 
 def test_a_full_header_of_tensors_is_read_within_a_second():
-    tensors = [tensor(dense(0, (0,)), f"{i:x}", f"w{i}") for i in range(40_000)]
-    data = forge(tensors, [b""] * len(tensors))
+    tensors = [tensor(dense(0, (0,)), f"{i:x}", f"w{i}") for i in range(24_000)]
+    described = header.encode(tensors)
+    data = forge(described, [b""] * len(tensors))
 
-    began = time.perf_counter()
+    began = time.process_time()
     names = Reader(data).names
 
-    assert len(names) == 40_000
-    assert time.perf_counter() - began < 2
+    assert len(names) == 24_000
+    assert MAX_HEADER - 30_000 < len(described) <= MAX_HEADER
+    assert time.process_time() - began < 1
 
 
 def test_unterminated_strings_in_metadata_take_no_quadratic_time():

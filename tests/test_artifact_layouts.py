@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from artifact_samples import codebook, dense, sparse, uniform
 
+from artifact_samples import codebook, dense, sparse, uniform
 from gossamer.artifact import Floats, Stored, Tensor, layouts, rebuild
 from gossamer.artifact.floats import bfloat16_bits, round_to, to_bytes
 from gossamer.errors import ArtifactError
@@ -93,7 +93,9 @@ def test_bfloat16_rounds_as_torch_does():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(3)
     bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32)
-    values = np.concatenate([bits.view(np.float32), np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-45], np.float32)])
+    values = np.concatenate(
+        [bits.view(np.float32), np.array([0, -0.0, np.inf, -np.inf, np.nan, 1e-45], np.float32)]
+    )
 
     ours = round_to(values, "bfloat16")
 
@@ -113,7 +115,7 @@ def test_a_rounded_value_is_written_exactly():
 
 
 def test_a_value_that_float16_cannot_hold_is_an_error():
-    with pytest.raises(ArtifactError, match="65504.*bfloat16"):
+    with pytest.raises(ArtifactError, match=r"65504.*bfloat16"):
         round_to(np.float32([1.0, 70000.0]), "float16")
 
 

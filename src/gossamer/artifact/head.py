@@ -4,9 +4,9 @@
     frame     zstd of  [size of header] header [size of graph] graph metadata
     checksum  CRC-32 of all bytes above
 
-The frame is zstd with all that can be implied left out (magic, dictionary id, content size, checksum) and with a
-dictionary (dictionary-1.bin, part of version 1 of the format) made of the heads of other networks: for a network
-of a few kilobytes the head is a large part of the file, and most of it is what every head says.
+The frame is zstd with all that can be implied left out (magic, dictionary id, content size, checksum) and
+with a dictionary (dictionary-1.bin, part of version 1 of the format) made of the heads of other networks: for
+a network of a few kilobytes the head is a large part of the file, and most of it is what every head says.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def encode(head: Head) -> bytes:
     frame = compress(raw)
     if len(raw) > head_limit(len(frame)):
         raise ArtifactError(
-            f"the graph compresses from {len(raw)} to {len(frame)} bytes: beyond what is read again."
+            f"the graph compresses from {len(raw)} to {len(frame)} bytes: no reader allows it."
         )
     start = MAGIC + bytes([VERSION]) + varint.number(len(raw)) + varint.number(len(frame)) + frame
     return start + checksum(start)
@@ -87,7 +87,7 @@ def decode(read: Callable[[int, int], bytes], file_size: int, max_bytes: int) ->
         raise TruncatedError(f"the file ends after {len(start)} bytes, within its first words.")
     if start[len(MAGIC)] != VERSION:
         raise VersionError(
-            f"the file has version {start[len(MAGIC)]}, but this reader knows version {VERSION}. Update gossamer."
+            f"the file has version {start[len(MAGIC)]}, but this reader knows {VERSION}. Update gossamer."
         )
     if file_size < PRELUDE_MAX and sum(byte < 0x80 for byte in start[len(MAGIC) + 1 :]) < 2:
         raise TruncatedError("the file ends before the sizes of its head.")
@@ -118,8 +118,8 @@ def split(raw: bytes) -> tuple[list[TensorOutline], bytes, dict[str, Any]]:
     return tensors, graph, metadata.decode(cursor.take(cursor.left))
 
 
-def compress(raw: bytes) -> bytes:
-    """`raw` as a frame; the window is the smallest that spans it."""
+def compress(raw: bytes, dictionary: bytes | None = None) -> bytes:
+    """`raw` as a frame; the window is the smallest that spans it. `dictionary` replaces the format's own."""
     window = min(max(len(raw) - 1, 1).bit_length(), 27)
     parameters = zstandard.ZstdCompressionParameters.from_level(
         LEVEL,
@@ -130,7 +130,8 @@ def compress(raw: bytes) -> bytes:
         write_checksum=False,
         write_dict_id=False,
     )
-    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=_dictionary()).compress(raw)
+    known = _dictionary() if dictionary is None else zstandard.ZstdCompressionDict(dictionary)
+    return zstandard.ZstdCompressor(compression_params=parameters, dict_data=known).compress(raw)
 
 
 def expand(frame: bytes, raw_size: int) -> bytes:

@@ -1,8 +1,8 @@
 """Inspection: where the bytes of a .goss file are, exact to the byte.
 
-Header, graph and metadata share one compressed frame; their rows are the growth of the frame as one after the other
-is added, and the row `prelude` holds what the frame does not: magic, version, two sizes and the checksum. A row of a
-field counts its payload and its checksum. So the rows add up to the file.
+Header, graph and metadata share one compressed frame; their rows are the growth of the frame as one after the
+other is added, and the row `prelude` holds what the frame does not: magic, version, two sizes and the
+checksum. A row of a field counts its payload and its checksum. So the rows add up to the file.
 """
 
 from __future__ import annotations

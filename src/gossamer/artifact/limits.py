@@ -14,7 +14,7 @@ MAX_WIDTH = 16  # bits of one integer
 MAX_DIMS = 8
 MAX_DEPTH = 8  # nodes inside one another
 MAX_OPTION = 2**31 - 1
-MAX_HEADER = 512 * 1024  # bytes
+MAX_HEADER = 256 * 1024  # bytes: some thousands of tensors, and parsed in well under a second
 MAX_METADATA = 1024 * 1024  # bytes
 MAX_METADATA_DEPTH = 32  # lists and objects inside one another
 
@@ -45,7 +45,7 @@ class Budget:
             )
 
     def claim_array(self, place: str, shape: tuple[int, ...]) -> None:
-        """A dense float32 array; a dimension of zero counts as one, so that no array is too large for numpy."""
+        """A dense float32 array; a dimension of zero counts as one, so that none is too large for numpy."""
         if len(shape) > MAX_DIMS:
             raise HeaderError(f"{place}: {len(shape)} dimensions; at most {MAX_DIMS} are allowed.")
         self.claim(place, 4 * math.prod(max(dim, 1) for dim in shape))

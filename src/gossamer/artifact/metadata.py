@@ -1,7 +1,7 @@
 """Metadata: one JSON object, written compactly and read strictly.
 
-Strictly means: UTF-8, at most 1 MiB, at most 32 levels, no name twice in one object, no NaN or infinity, whole
-numbers of at most 64 digits. An empty object takes no byte.
+Strictly means: UTF-8, at most 1 MiB, at most 32 levels, no name twice in one object, no NaN or infinity,
+whole numbers of at most 64 digits. An empty object takes no byte.
 
 Raises: HeaderError when reading, ArtifactError when something cannot be written as JSON.
 """

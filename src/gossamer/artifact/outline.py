@@ -60,7 +60,7 @@ class Outline:
         inner: tuple[str, ...] = (),
         options: Mapping[str, range] | None = None,
     ) -> None:
-        """HeaderError unless the node has exactly these fields, inner nodes and options (`optional` may lack)."""
+        """HeaderError unless the node has these fields, inner nodes and options (`optional` may lack)."""
         for name in (*ints, *floats):
             found = self.fields.get(name)
             if found is None:

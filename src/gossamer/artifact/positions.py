@@ -5,12 +5,12 @@ The tensor is seen as a matrix [R, C] of its first dimension and all others. Its
     gaps     ints of w bits: zeros before each entry; 2**w - 1 skips that many zeros and holds no entry
     bitmap   ints of 1 bit: 1 where there is an entry
 
-and, where they pay, `rows` [R] and `cols` [C], ints of 1 bit: only rows and columns marked 1 are scanned, which makes
-dead neurons nearly free. The option `order` is 1 when the scan runs down the columns; the entries themselves are
-always in C order.
+and, where they pay, `rows` [R] and `cols` [C], ints of 1 bit: only rows and columns marked 1 are scanned,
+which makes dead neurons nearly free. The option `order` is 1 when the scan runs down the columns; the entries
+themselves are always in C order.
 
-A width is shortlisted by the entropy of its symbols, from one histogram of the gaps; the shortlist and the bitmap are
-then coded for good, and the smallest wins.
+A width is shortlisted by the entropy of its symbols, from one histogram of the gaps; the shortlist and the
+bitmap are then coded for good, and the smallest wins.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def decode_positions(
         column, row = np.divmod(scanned, height)
         return np.sort(alive_rows[row] * columns + alive_columns[column])
     row, column = np.divmod(scanned, breadth)
-    return alive_rows[row] * columns + alive_columns[column]
+    flat: np.ndarray = alive_rows[row] * columns + alive_columns[column]
+    return flat
 
 
 def scan_size(fields: Mapping[str, Field], shape: tuple[int, ...]) -> int:
@@ -94,7 +95,8 @@ def _scanned(fields: Mapping[str, Field], total: int) -> np.ndarray:
         return np.flatnonzero(bitmap.values)
     gaps = fields["gaps"]
     assert isinstance(gaps, Ints)  # the layout's check
-    return gap_coder.decode(gaps.values, gaps.width, count_entries(gaps), total)
+    positions: np.ndarray = gap_coder.decode(gaps.values, gaps.width, count_entries(gaps), total)
+    return positions
 
 
 def _alive(fields: Mapping[str, Field], name: str, size: int) -> np.ndarray:
@@ -112,10 +114,10 @@ def _scans(matrix: np.ndarray) -> list[_Scan]:
         side: dict[str, Field] = {}
         kept = matrix
         if crop_rows:
-            side["rows"] = Ints(alive_rows.astype(np.uint8), 1)
+            side["rows"] = Ints(np.asarray(alive_rows, np.uint8), 1)
             kept = kept[alive_rows]
         if crop_columns:
-            side["cols"] = Ints(alive_columns.astype(np.uint8), 1)
+            side["cols"] = Ints(np.asarray(alive_columns, np.uint8), 1)
             kept = kept[:, alive_columns]
         scans.append(_Scan(side, {}, np.flatnonzero(kept), kept.size))
         if min(kept.shape) > 1:

@@ -1,8 +1,9 @@
 """Reader: opens a .goss file as if an enemy had written it, and decodes tensors when asked.
 
-Opening reads the head alone. Before any tensor is decoded, the header has been checked whole: every layout, count and
-width, that the fields fill the file exactly, and that all decoded arrays together stay below the limit
-(64 MiB + 1000 times the file's size, or `max_bytes`). A checksum is compared before its field is decoded.
+Opening reads the head alone. Before any tensor is decoded, the header has been checked whole: every layout,
+count and width, that the fields fill the file exactly, and that all decoded arrays together stay below the
+limit (64 MiB + 1000 times the file's size, or `max_bytes`). A checksum is compared before its field is
+decoded.
 
 Raises: the errors of `gossamer.errors.ArtifactError`'s tree, and CodecError with the field's place.
 """
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
 
 from .. import codec
 from ..errors import ArtifactError, ChecksumError, CodecError, HeaderError, TruncatedError, nearest
@@ -194,11 +194,15 @@ def _check_coder(field: FieldOutline, place: str) -> None:
     """HeaderError unless the coder exists and may code so many values."""
     if field.coder not in _CODERS:
         raise HeaderError(f"{place}: unknown coder {field.coder!r}. {nearest(field.coder, _CODERS)}")
-    most = getattr(_CODERS[field.coder], "LIMIT", field.count)  # a slow coder would make a small file a long wait
+    most = getattr(
+        _CODERS[field.coder], "LIMIT", field.count
+    )  # a slow coder would make a small file a long wait
     if field.count > most:
         raise HeaderError(f"{place}: coder {field.coder!r} codes at most {most} values, not {field.count}.")
     if field.coder == codec.Bitpack.tag and field.size != -(-field.count * field.width // 8):
-        raise HeaderError(f"{place}: {field.count} integers of {field.width} bits do not fit {field.size} bytes.")
+        raise HeaderError(
+            f"{place}: {field.count} integers of {field.width} bits do not fit {field.size} bytes."
+        )
 
 
 def _open(path: Path) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A whole file: `graph` is an ONNX ModelProto without the coded initialisers; `metadata` is plain JSON."""
+    """A whole file: `graph` is an ONNX ModelProto without the coded initialisers; `metadata` is JSON."""
 
     graph: bytes
     tensors: tuple[Tensor, ...] = ()
@@ -54,4 +54,5 @@ def rebuild(tensor: Tensor) -> np.ndarray:
         dense = np.ascontiguousarray(dense.transpose(tensor.perm))
     if tensor.dtype == "bfloat16":
         return bfloat16_bits(dense)
-    return dense.astype(tensor.dtype, copy=False)
+    with np.errstate(over="ignore"):  # a value beyond float16 becomes infinite, as in the graph it came from
+        return dense.astype(tensor.dtype, copy=False)

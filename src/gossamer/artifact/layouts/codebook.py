@@ -31,4 +31,6 @@ def verify(stored: Stored, place: str) -> None:
 
 
 def rebuild(stored: Stored) -> np.ndarray:
-    return codec.lookup(stored.fields["codes"].values, stored.fields["centroids"].values).reshape(stored.shape)
+    return codec.lookup(stored.fields["codes"].values, stored.fields["centroids"].values).reshape(
+        stored.shape
+    )

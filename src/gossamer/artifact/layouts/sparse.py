@@ -31,12 +31,12 @@ def check(outline: Outline, place: str) -> None:
     entries = outline.inner["values"].shape
     if len(entries) != 1:
         raise HeaderError(
-            f"{place}: the values of layout 'sparse' have shape {entries}, but must have one dimension."
+            f"{place}: the values of layout 'sparse' have shape {entries}, but must have one axis."
         )
     symbols = outline.fields[scan].count
     if not entries[0] <= symbols <= outline.numel:
         raise HeaderError(
-            f"{place}: {entries[0]} entries in {symbols} symbols of {scan!r} do not fit shape {outline.shape}."
+            f"{place}: {entries[0]} entries in {symbols} symbols of {scan!r} do not fit {outline.shape}."
         )
 
 

@@ -34,8 +34,10 @@ def verify(stored: Stored, place: str) -> None:
     """Every code and every scale is allowed."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # a hostile scale may be huge or NaN
 def rebuild(stored: Stored) -> np.ndarray:
-    codes, scale = stored.fields["codes"], np.asarray(stored.fields["scale"].values, np.float32).ravel()
+    codes = stored.fields["codes"]
+    scale: np.ndarray = np.asarray(stored.fields["scale"].values, np.float32).ravel()
     offset = stored.options.get("offset", 0)
     rows, columns = rows_and_columns(stored.shape)
     if scale.size == 1 and isinstance(codes, Ints):
