@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ..report.units import accuracy_text, latency_text
-from .output import Json, console, emit, text
+from .output import Json, console, emit, naming, text
 
 
 def bench(
@@ -40,18 +40,19 @@ def bench(
     machine = measure.machine.describe()
     threads = threads or int(str(machine["cores"]))
     answer: dict[str, Any] = {"file": str(file), "file_bytes": measure.file_bytes(file), "accuracy": None}
-    if data is None:
-        answer["latency"] = measure.against_onnxruntime(
-            file, against=against, threads=threads, batch=batch, seconds=seconds
-        )
-    else:
-        answer |= measure.fresh_figures(
-            file, data, against=against, threads=threads, batch=batch, seconds=seconds, latency=True
-        )
-    if explain:
-        from .. import runtime
+    with naming(file):
+        if data is None:
+            answer["latency"] = measure.against_onnxruntime(
+                file, against=against, threads=threads, batch=batch, seconds=seconds
+            )
+        else:
+            answer |= measure.fresh_figures(
+                file, data, against=against, threads=threads, batch=batch, seconds=seconds, latency=True
+            )
+        if explain:
+            from .. import runtime
 
-        answer["layers"] = [asdict(row) for row in runtime.open(file).explain()]
+            answer["layers"] = [asdict(row) for row in runtime.open(file).explain()]
     answer |= {"machine": machine, "versions": measure.machine.versions(), "date": measure.machine.today()}
     if json:
         emit("bench", answer)

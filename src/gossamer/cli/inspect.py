@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .output import Json, console, emit, size, text
+from .output import Json, console, emit, naming, size, text
 
 if TYPE_CHECKING:
     from ..artifact import Inspection
@@ -25,9 +25,10 @@ def inspect(
     """
     from .. import artifact
 
-    found = artifact.inspect(file)
-    with artifact.Reader(file) as reader:
-        metadata = dict(reader.metadata)
+    with naming(file):
+        found = artifact.inspect(file)
+        with artifact.Reader(file) as reader:
+            metadata = dict(reader.metadata)
     if json:
         emit("inspect", {"file": str(file), **described(found), "metadata": metadata})
     else:

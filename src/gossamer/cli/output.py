@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
+
+from ..errors import ArtifactError
 
 SCHEMA = 1
 
@@ -49,6 +53,17 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Errors about a packed file begin with its path."""
+    try:
+        yield
+    except ArtifactError as error:
+        if str(error).startswith(str(file)):
+            raise
+        raise type(error)(f"{file}: {error}") from error
 
 
 def text(value: str) -> Text:

@@ -9,7 +9,7 @@ import numpy as np
 import typer
 
 from ..errors import DataError, ModelError, OptionError
-from .output import Json, console, emit, text
+from .output import Json, console, emit, naming, text
 
 if TYPE_CHECKING:
     from ..runtime import Session
@@ -41,7 +41,8 @@ def run(
     """
     from .. import runtime
 
-    session = runtime.open(file, threads=threads)
+    with naming(file):
+        session = runtime.open(file, threads=threads)
     results = []
     if len(session.inputs) > 1 and all(path.suffix == ".npy" for path in inputs):
         if len(inputs) != len(session.inputs):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .output import Json, console, emit
+from .output import Json, console, emit, naming
 
 
 def unpack(
@@ -24,14 +24,14 @@ def unpack(
     """
     from .. import runtime
 
-    graph = runtime.unpack(file)
     partial = output.with_name(f"{output.name}.{os.getpid()}.part")
     try:
-        partial.write_bytes(graph)
+        with naming(file):
+            plain = runtime.unpack_to(file, partial)
         partial.replace(output)  # never half a file under the final name
     finally:
         partial.unlink(missing_ok=True)
-    packed, plain = file.stat().st_size, len(graph)
+    packed = file.stat().st_size
     if json:
         emit(
             "unpack", {"file": str(file), "file_bytes": packed, "output": str(output), "output_bytes": plain}

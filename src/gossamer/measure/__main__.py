@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.modules["torch"] = None  # type: ignore[assignment]  # None is how Python marks a module as absent
         answer = _measure(given)
     except (GossamerError, OSError, ModuleNotFoundError) as error:
-        print(json.dumps({"error": " ".join(str(error).split())}))
+        print(json.dumps({"error": " ".join(str(error).split()), "kind": type(error).__name__}))
         return 1
     print(json.dumps(answer))
     return 0

@@ -1,9 +1,9 @@
 """Figures of a packed file from a new process in which torch does not exist: what a user of the file gets.
 
-`fresh_figures` starts `python -m gossamer.measure` (see __main__.py), which marks torch as absent, opens the file,
-counts right answers on the test split and times calls. Its answer is one line of JSON.
+`fresh_figures` starts `python -m gossamer.measure` (see __main__.py), which marks torch as absent, opens the
+file, counts right answers on the test split and times calls. Its answer is one line of JSON.
 GOSSAMER_PYTHON names another interpreter, one of an environment without torch.
-Raises: MeasureError when that process fails or answers nonsense.
+Raises: what the other process raised; MeasureError when it fails otherwise or answers nonsense.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import MeasureError
+from .. import errors
+from ..errors import GossamerError, MeasureError
 
 PYTHON = "GOSSAMER_PYTHON"
+ERRORS = {c.__name__ for c in vars(errors).values() if isinstance(c, type) and issubclass(c, GossamerError)}
 
 
 def fresh_figures(
@@ -69,13 +71,15 @@ def _ask(path: str, options: list[str]) -> dict[str, Any]:
         answer = json.loads(done.stdout.splitlines()[-1])
         if "error" not in answer and "accuracy" in answer:
             return dict(answer)
-        said = answer["error"]
+        said, kind = answer["error"], answer["kind"]
     except (IndexError, ValueError, KeyError, TypeError) as error:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise MeasureError(
             f"{path}: the fresh process ended with status {done.returncode} ({last}), expected its figures. "
             f"{PYTHON}, if set, must name a Python that has gossamer installed."
         ) from error
+    if kind in ERRORS:
+        raise getattr(errors, kind)(said)
     raise MeasureError(f"{path}: in a fresh process without torch: {said}")
 
 

@@ -38,7 +38,7 @@ def report(
 ) -> dict[str, Any]:
     """The report of the file `packed` that `recipe` made of the network `original`.
 
-    model: the compressed network with its formats; what it still trains are survivors, centroids, scales, biases.
+    model: the compressed network with its formats; what it still trains are survivors, centroids, biases.
     stages: what each step told. figures: {"before", "after"}, as `measure.fresh_figures` returns them.
     """
     found = inspect(packed.path)
