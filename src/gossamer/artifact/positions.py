@@ -9,8 +9,9 @@ and, where they pay, `rows` [R] and `cols` [C], ints of 1 bit: only rows and col
 which makes dead neurons nearly free. The option `order` is 1 when the scan runs down the columns; the entries
 themselves are always in C order.
 
-A width is shortlisted by the entropy of its symbols, from one histogram of the gaps; the shortlist and the
-bitmap are then coded for good, and the smallest wins.
+A coding is shortlisted by the entropy of its symbols, for gaps from one histogram; the shortlist is then
+coded for good, and the smallest wins. Near ties go to what decodes faster: each symbol per entry counts for
+0.05 % of the size, and a scan down the columns for 0.1 %.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from ..codec import gaps as gap_coder
 from .outline import rows_and_columns
 from .stored import Field, Ints
 
-GAP_WIDTHS = range(1, 13)
+GAP_WIDTHS = range(2, 13)  # gaps of 1 bit would be a bitmap
 _EXTRA_FIELD_BYTES = 8  # checksum and header entry of `rows` or `cols`
 _SHORTLIST = 4
 
@@ -48,8 +49,8 @@ def encode_positions(mask: np.ndarray) -> tuple[dict[str, Field], dict[str, int]
     drafts = []
     for scan in _scans(matrix):
         side_bytes = sum(_coded_bytes(field) + _EXTRA_FIELD_BYTES for field in scan.side.values())
-        drafts += [(side_bytes + size, scan, width) for width, size in _gap_estimates(scan)]
-        drafts.append((side_bytes + _bitmap_estimate(scan), scan, 0))
+        for width, symbols, size in (*_gap_estimates(scan), _bitmap_estimate(scan)):
+            drafts.append((_weighted(side_bytes + size, scan, symbols), scan, width))
     drafts.sort(key=lambda draft: draft[0])
     finals = [_final(scan, width) for _, scan, width in drafts[:_SHORTLIST]]
     _, fields, options = min(finals, key=lambda final: final[0])
@@ -125,8 +126,13 @@ def _scans(matrix: np.ndarray) -> list[_Scan]:
     return scans
 
 
-def _gap_estimates(scan: _Scan) -> list[tuple[int, float]]:
-    """(width, bytes at the entropy of the symbols) for every width."""
+def _weighted(size: float, scan: _Scan, symbols: int) -> float:
+    """The size in bytes, and a little more for what decodes slowly."""
+    return size * (1 + 0.0005 * symbols / max(scan.positions.size, 1) + 0.001 * bool(scan.options))
+
+
+def _gap_estimates(scan: _Scan) -> list[tuple[int, int, float]]:
+    """(width, symbols, bytes at their entropy) of every width."""
     gaps, weights = _histogram(np.diff(scan.positions, prepend=-1) - 1)
     estimates = []
     for width in GAP_WIDTHS:
@@ -134,7 +140,8 @@ def _gap_estimates(scan: _Scan) -> list[tuple[int, float]]:
         skips = int((gaps // escape * weights).sum())
         symbols = np.bincount(gaps % escape, weights=weights, minlength=1)
         symbols = np.append(symbols[symbols > 0], skips) if skips else symbols[symbols > 0]
-        estimates.append((width, _entropy_bytes(symbols) + symbols.size / 2))  # half a byte of table each
+        size = _entropy_bytes(symbols) + symbols.size / 2  # half a byte of table each
+        estimates.append((width, scan.positions.size + skips, size))
     return estimates
 
 
@@ -147,16 +154,18 @@ def _histogram(gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return distinct, counts[distinct]
 
 
-def _bitmap_estimate(scan: _Scan) -> float:
-    ones = scan.positions.size
-    return _entropy_bytes(np.array([part for part in (ones, scan.total - ones) if part], dtype=float))
+def _bitmap_estimate(scan: _Scan) -> tuple[int, int, float]:
+    """The same for the bitmap, as width 0."""
+    counts = np.array([scan.positions.size, scan.total - scan.positions.size], dtype=float)
+    return 0, scan.total, _entropy_bytes(counts[counts > 0])
 
 
 def _entropy_bytes(counts: np.ndarray) -> float:
     return float((counts * np.log2(counts.sum() / counts)).sum()) / 8 if counts.size else 0.0
 
 
-def _final(scan: _Scan, width: int) -> tuple[int, dict[str, Field], dict[str, int]]:
+def _final(scan: _Scan, width: int) -> tuple[float, dict[str, Field], dict[str, int]]:
+    """Cost, fields and options of one draft, coded for good."""
     if width:
         field = {"gaps": Ints(gap_coder.encode(scan.positions, scan.total, width), width)}
     else:
@@ -165,7 +174,8 @@ def _final(scan: _Scan, width: int) -> tuple[int, dict[str, Field], dict[str, in
         field = {"bitmap": Ints(bitmap, 1)}
     fields: dict[str, Field] = {**scan.side, **field}
     size = sum(_coded_bytes(part) + _EXTRA_FIELD_BYTES for part in fields.values())
-    return size, fields, scan.options
+    symbols = sum(part.values.size for part in field.values())
+    return _weighted(size, scan, symbols), fields, scan.options
 
 
 def _coded_bytes(field: Field) -> int:

@@ -63,11 +63,14 @@ def rebuild(stored: Stored) -> np.ndarray:
     from . import rebuild as rebuild_any
 
     values = rebuild_any(stored.inner["values"])
-    gaps = stored.fields.get("gaps")
-    if isinstance(gaps, Ints) and len(stored.fields) == 1 and not stored.options.get("order"):
+    gaps, plain = stored.fields.get("gaps"), len(stored.fields) == 1 and not stored.options.get("order")
+    if plain and isinstance(gaps, Ints):
         return codec.scatter(gaps.values, gaps.width, values, int(np.prod(stored.shape))).reshape(
             stored.shape
         )
     dense = np.zeros(stored.shape, np.float32)
-    dense.ravel()[decode_positions(stored.fields, stored.options, stored.shape)] = values
+    if plain:
+        dense.reshape(-1)[stored.fields["bitmap"].values.astype(np.uint8, copy=False).view(np.bool_)] = values
+        return dense
+    dense.reshape(-1)[decode_positions(stored.fields, stored.options, stored.shape)] = values
     return dense
