@@ -19,20 +19,22 @@ from collections.abc import Container
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from .match import array
 from .simplify import is_weight
 
 
-def merge_norms(model: ir.Model, formatted: Container[str]) -> list[str]:
-    """Merge every norm that can be, in place; returns the names of the weights that took one in."""
-    merged = []
+def merge_norms(model: ir.Model, formatted: Container[str]) -> set[str]:
+    """Merge every norm that can be, in place; returns the names of the new initialisers."""
+    before = set(model.graph.initializers)
     for node in list(model.graph):
         if node.op_type == "BatchNormalization" and not node.attributes.get_int("training_mode", 0):
             vectors = node.inputs[1:5]
             if all(_plain(value, formatted) for value in vectors) and len(node.outputs) == 1:
-                merged += _merge(model, node, formatted)
-    return merged
+                _merge(model, node, formatted)
+    common.RemoveUnusedNodesPass()(model)  # the four vectors have no reader left
+    return set(model.graph.initializers) - before
 
 
 def _plain(value: ir.Value | None, formatted: Container[str]) -> bool:
@@ -50,12 +52,12 @@ def _alone(value: ir.Value | None, formatted: Container[str]) -> bool:
     return _plain(value, formatted) and value is not None and len(value.uses()) == 1
 
 
-def _merge(model: ir.Model, node: ir.Node, formatted: Container[str]) -> list[str]:
+def _merge(model: ir.Model, node: ir.Node, formatted: Container[str]) -> None:
     graph = model.graph
     source, mean_value = node.inputs[0], node.inputs[3]
     assert source is not None and mean_value is not None and mean_value.name is not None
     if source.shape is None:
-        return []
+        return
     scale, bias, mean, variance = (
         array(value).astype(np.float64) for value in node.inputs[1:5] if value is not None
     )
@@ -80,7 +82,7 @@ def _merge(model: ir.Model, node: ir.Node, formatted: Container[str]) -> list[st
             _assign(graph, layer, 2, shift_name, t.astype(np.float32))
             node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
             graph.remove(node, safe=True)
-            return [weight.name]
+            return
         if held is not None:
             layer.resize_inputs(2)
             _forget(graph, held)
@@ -95,7 +97,6 @@ def _merge(model: ir.Model, node: ir.Node, formatted: Container[str]) -> list[st
     ir.convenience.replace_nodes_and_values(
         graph, node, [node], [scaled, shifted], node.outputs, shifted.outputs
     )
-    return []
 
 
 def _linear(node: ir.Node) -> bool:

@@ -112,9 +112,9 @@ def _graph(
         f"weight {name} could not be stored as {stored[name].layout}: {why}" for name, why in lost.items()
     ]
     merge_copies(onnx_model, found)
-    merge_norms(onnx_model, found)
+    merged = merge_norms(onnx_model, found)
     absorb_transposes(onnx_model, found)
-    kept = weights(onnx_model, found, named)
+    kept = weights(onnx_model, found, {*named, *merged})
     tensors = tuple(_tensor(weight, stored) for weight in kept)
     names = rename(onnx_model, kept, example.names, outputs)
     tensors = tuple(

@@ -1,7 +1,8 @@
 """explain: which kernel runs each layer that holds weights, and why.
 
-One row per node of the graph that reads a stored weight; the row names the largest one. A weight that passes
-through a reshaping node first (a transpose, a slice) is followed to the node that computes with it.
+One row per node of the graph that reads a stored weight of at least two dimensions (a matrix, a kernel, a table);
+the row names the largest one. A weight that passes through a reshaping node first (a transpose, a slice) is followed
+to the node that computes with it.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def rows(nodes: Iterable[Node], tensors: Iterable[TensorOutline]) -> tuple[Row, 
                 carried[output] = tuple(held.values())
             continue
         largest = max(held.values(), key=lambda item: math.prod(item.node.shape))
+        if sum(size > 1 for size in largest.node.shape) < 2:
+            continue
         layout = described(largest.node)
         found.append(
             Row(node.op, largest.name, largest.node.shape, layout, "onnxruntime dense", _why(layout))

@@ -57,6 +57,29 @@ def ports(arguments: Sequence[Any]) -> tuple[Port, ...]:
     )
 
 
+class Quick:
+    """The check of a call with one array that can be handed over as it is: a microsecond instead of ten."""
+
+    def __init__(self, port: Port) -> None:
+        self.name = port.name
+        self._dtype = np.dtype(port.dtype)
+        self._first = port.shape[0] if port.shape else None
+        self._rest = port.shape[1:]
+
+    @classmethod
+    def of(cls, inputs: Sequence[Port]) -> Quick | None:
+        """The check for a model of one input whose free dimension, if any, is the first; else None."""
+        if len(inputs) != 1 or not inputs[0].shape or inputs[0].dtype not in DTYPES.values():
+            return None
+        return cls(inputs[0]) if all(isinstance(size, int) for size in inputs[0].shape[1:]) else None
+
+    def fits(self, value: Any) -> bool:
+        if type(value) is not np.ndarray or value.dtype != self._dtype or not value.flags.c_contiguous:
+            return False
+        shape = value.shape
+        return shape[1:] == self._rest and len(shape) > 0 and (type(self._first) is str or shape[0] == self._first)
+
+
 def feed(inputs: Sequence[Port], given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """{name: array} as the graph wants it, from one array, several, or a mapping."""
     if len(given) == 1 and isinstance(given[0], Mapping) and not named:
@@ -81,7 +104,8 @@ def feed(inputs: Sequence[Port], given: Sequence[Any], named: Mapping[str, Any])
 
 def _checked(port: Port, value: Any, sizes: dict[str, tuple[int, str]]) -> np.ndarray:
     array = np.asarray(value)
-    received = f"input {port.name!r}: received {array.dtype} {list(array.shape)}, expected {str(port).split(': ')[-1]}"
+    wanted = str(port).partition(": ")[2]
+    received = f"input {port.name!r}: received {array.dtype} {list(array.shape)}, expected {wanted}"
     array = _converted(array, port.dtype, received)
     if array.ndim != len(port.shape):
         hint = ""

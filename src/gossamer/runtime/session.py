@@ -10,7 +10,7 @@ for an input that does not fit.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class Session:
             self._session = _create(reader, _options(threads), tuple(providers), place)
         self.inputs = ports.ports(self._session.get_inputs())
         self.outputs = ports.ports(self._session.get_outputs())
+        self._quick = ports.Quick.of(self.inputs)
         self._names = [port.name for port in self.outputs]
 
     @property
@@ -65,15 +66,16 @@ class Session:
 
     def __call__(self, *given: Any, **named: Any) -> np.ndarray | dict[str, np.ndarray]:
         """Run on arrays by position, by name, or in one mapping."""
-        results = self.run(ports.feed(self.inputs, given, named))
-        return results[self._names[0]] if len(results) == 1 else results
-
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """{output: array} for arrays that already have the right types and shapes."""
+        quick = self._quick
+        if quick is not None and len(given) == 1 and not named and quick.fits(given[0]):
+            feed = {quick.name: given[0]}
+        else:
+            feed = ports.feed(self.inputs, given, named)
         try:
-            return dict(zip(self._names, self._session.run(None, dict(feed)), strict=True))
+            results = self._session.run(self._names, feed)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ModelError(f"the model does not run on this input: {_said(error)}") from error
+        return results[0] if len(results) == 1 else dict(zip(self._names, results, strict=True))
 
     def explain(self) -> tuple[explain.Row, ...]:
         """Per layer that holds weights: operator, weight, layout, kernel, and why that kernel."""
