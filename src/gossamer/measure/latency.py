@@ -95,8 +95,9 @@ def against_onnxruntime(
 
     The dense network is that of `against` (a .goss file, such as the packed original), else the file itself
     unpacked. Returns {"threads", "batch", "ours", "onnxruntime_fp32", "ratio_of_medians", "overlap"}; the
-    ratio is onnxruntime / ours, so above 1 the packed file is faster. Both get arrays that need no conversion. Inputs are drawn from N(0, 1), integers
-    from {0, 1}, in the shapes the network declares (a free axis other than the batch is 1).
+    ratio is onnxruntime / ours, so above 1 the packed file is faster. Both get arrays that need no conversion,
+    drawn from N(0, 1), or from {0, 1} for integers, in the shapes the network declares (a free axis other than
+    the batch is 1).
     """
     import onnxruntime
 
@@ -112,7 +113,7 @@ def against_onnxruntime(
     rng = np.random.default_rng(0)
     inputs = [_inputs(session.inputs, batch=batch, rng=rng) for _ in range(INPUTS)]
     figures = interleave(
-        {"ours": session.run, "onnxruntime_fp32": lambda feeds: dense.run(None, feeds)},
+        {"ours": session, "onnxruntime_fp32": lambda feeds: dense.run(None, feeds)},
         inputs,
         seconds=seconds,
     )
