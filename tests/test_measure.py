@@ -279,12 +279,17 @@ def test_percentiles_are_those_of_the_calls():
     assert found.min_ms == pytest.approx(1e3 * ordered[0])
 
 
-def test_ranges_that_meet_overlap():
-    one, two = Latency(2, 1, 3, 1, 9), Latency(3, 2.5, 4, 2, 9)
+def test_a_difference_is_told_from_the_medians_of_parts_of_the_run():
+    rng = np.random.default_rng(0)
+    one = Latency.of(list(rng.normal(0.010, 0.002, 500)))
+    same = Latency.of(list(rng.normal(0.010, 0.002, 500)))
+    other = Latency.of(list(rng.normal(0.012, 0.002, 500)))  # single calls mix, medians do not
 
-    assert one.overlaps(two)
-    assert two.overlaps(one)
-    assert not one.overlaps(Latency(5, 4, 6, 4, 9))
+    assert one.overlaps(same)
+    assert same.overlaps(one)
+    assert not one.overlaps(other)
+    assert not other.overlaps(one)
+    assert one.p95_ms > other.p5_ms
 
 
 def test_nothing_to_measure_is_an_error():
