@@ -2,10 +2,11 @@
 //
 // The table stores q_s = round(scale * sqrt(count_s)), at least 1, not frequencies: sqrt makes the sampling noise of
 // a count the same everywhere, so a step of q is worth equally many bits for rare and frequent symbols (the
-// loss is about 0.24 / scale^2 bits per symbol of the alphabet). Both sides then take, in integers,
-//     f_s = 1 + floor(C_{s+1} (M - K) / W) - floor(C_s (M - K) / W),  C = running sum of q^2, W its total,
-// which sums to M = 2^precision exactly over the K symbols that occur. The encoder picks scale and precision
-// by the exact sum of table and symbols, among those that stay within 0.3 % + 5 bytes of the entropy.
+// loss is about 0.24 / scale^2 bits per symbol of the alphabet). Both sides then share out M = 2^precision in
+// integers: a symbol whose share q^2 M / W is below 1 gets 1, and so on for the rest of M until none is; the others get
+//     f_s = floor(C_{s+1} M' / W') - floor(C_s M' / W'),  C = running sum of their q^2, W' its total, M' what is left.
+// The encoder picks scale and precision by the exact sum of table and symbols, among those that stay within
+// 0.3 % + 5 bytes of the entropy.
 #pragma once
 
 #include <cmath>
@@ -28,21 +29,45 @@ struct Model {
 inline bool fits(size_t alphabet, int precision) { return alphabet <= size_t{1} << precision; }
 
 inline Model model_of(const range::Table& table, int precision) {
+  constexpr int kRounds = 8;
   Model model;
   model.precision = precision;
   uint64_t total = 0;
   for (const auto& entry : table) total += uint64_t{entry.value} * entry.value;
-  // keep C (M - K) inside 64 bits
-  const int shift = std::max(0, bit_length(total) - 33);
-  const uint64_t weight = std::max<uint64_t>(total >> shift, 1), spare = (uint64_t{1} << precision) - table.size();
-  uint64_t running = 0;
+  const int shift = std::max(0, bit_length(total) - 32);  // keeps C M' inside 64 bits
+  std::vector<uint64_t> weight(table.size());
+  uint64_t rest = 0, spare = uint64_t{1} << precision;
+  for (size_t k = 0; k < table.size(); ++k) {
+    weight[k] = std::max<uint64_t>(uint64_t{table[k].value} * table[k].value >> shift, 1);
+    rest += weight[k];
+  }
+  // weight 0 marks a symbol that got its 1
+  bool changed = true;
+  for (int round = 0; changed && round < kRounds; ++round) {
+    changed = false;
+    const uint64_t all = rest, left = spare;
+    for (uint64_t& w : weight) {
+      if (!w || w * left >= all) continue;
+      rest -= w;
+      --spare;
+      w = 0;
+      changed = true;
+    }
+  }
+  // a table that never settles: one for everybody first, then shares of what is left
+  const uint64_t base = changed ? 1 : 0;
+  if (changed) {
+    for (uint64_t w : weight) spare -= w > 0;
+  }
+  uint64_t running = 0, fixed = 0;
   model.symbol.reserve(table.size());
   model.cum.reserve(table.size() + 1);
   model.cum.push_back(0);
-  for (const auto& entry : table) {
-    model.symbol.push_back(static_cast<uint16_t>(entry.symbol));
-    running += uint64_t{entry.value} * entry.value;
-    model.cum.push_back(static_cast<uint32_t>(model.symbol.size() + (running >> shift) * spare / weight));
+  for (size_t k = 0; k < table.size(); ++k) {
+    model.symbol.push_back(static_cast<uint16_t>(table[k].symbol));
+    running += weight[k];
+    fixed += weight[k] ? base : 1;
+    model.cum.push_back(static_cast<uint32_t>(fixed + (rest ? running * spare / rest : 0)));
   }
   return model;
 }
@@ -131,7 +156,7 @@ inline Plan plan(const Counted& counts, int width, int least, int most) {
   return best;
 }
 
-// From a slot of [0, 2^precision) to the index of its symbol: direct below 2^14, else a bucket and a search in it.
+// From a slot of [0, 2^precision) to the index of its symbol: direct up to 2^16, else a bucket and a search in it.
 class Finder {
  public:
   explicit Finder(const Model& model) : model_(model), shift_(std::max(0, model.precision - kDirect)) {
@@ -161,7 +186,7 @@ class Finder {
   }
 
  private:
-  static constexpr int kDirect = 14;
+  static constexpr int kDirect = 16;
   const Model& model_;
   int shift_;
   std::vector<uint16_t> first_;

@@ -6,14 +6,13 @@
 namespace gossamer::rans {
 
 inline void reference_fast(FastState& state, uint8_t* symbols, int64_t count) {
-  const uint32_t mask = (1u << state.precision) - 1;
   for (int64_t row = 0; row < count; row += kFastLanes) {
     const int lanes = static_cast<int>(std::min<int64_t>(kFastLanes, count - row));
     for (int lane = 0; lane < lanes; ++lane) {
       uint32_t& x = state.x[lane];
-      const uint32_t entry = state.table[x & mask];
-      symbols[row + lane] = static_cast<uint8_t>(entry);
-      x = (entry >> 8 & 4095) * (x >> state.precision) + (entry >> 20);
+      uint8_t* symbol = symbols + row + lane;
+      x = state.table->is_packed() ? fast_step<true>(*state.table, x, symbol)
+                                   : fast_step<false>(*state.table, x, symbol);
       if (x >= kFastLow) continue;
       if (state.end - state.at < 2) throw Error{GOSSAMER_TRUNCATED};
       x = x << 16 | load<uint16_t>(state.at);

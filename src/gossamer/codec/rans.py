@@ -8,7 +8,7 @@ forms share it:
 
     small   under 8 KiB: table and symbols in one range-coded message, no state to store
     wide    four 64-bit states: large alphabets, skewed distributions
-    fast    thirty-two 32-bit states, n <= 12, alphabets of 256: from 36 KiB, by AVX2 or AVX-512 where present
+    fast    thirty-two 32-bit states, n <= 14, alphabets of 256: from 36 KiB, by AVX2 or AVX-512 where present
 
 Source: Duda, arXiv:1311.2540; Giesen, arXiv:1402.3392 (interleaved states).
 """
