@@ -99,7 +99,9 @@ def as_data(made: Any, *, name: str) -> Data:
         raise DataError(f"{name}: preprocess is {type(preprocess).__name__}, expected a Preprocess.")
     return Data(
         name=name,
-        **splits,
+        train=splits["train"],
+        validation=splits["validation"],
+        test=splits["test"],
         classes=tuple(map(str, classes)),
         preprocess=preprocess,
         augment=options.get("augment"),

@@ -26,20 +26,23 @@ from gossamer.errors import DataError
 def fsdd() -> Data:
     """Ten digits, spoken by six people."""
     archive, log_mel = data_file("fsdd", "fsdd.tar.xz"), LogMel()
-    features, labels, takes = [], [], []
+    clips: list[np.ndarray] = []
+    labels, takes = [], []
     try:
         with tarfile.open(archive, "r:xz") as tar:
-            clips = {Path(member.name).stem: tar.extractfile(member) for member in tar if member.isfile()}
-            for name in sorted(clips):
-                stream = clips[name]
+            streams = {Path(member.name).stem: tar.extractfile(member) for member in tar if member.isfile()}
+            for name in sorted(streams):
+                stream = streams[name]
                 assert stream is not None  # members that are files have a stream
                 digit, _, number = name.split("_")
-                features.append(log_mel(*read_wav(io.BytesIO(stream.read()), f"{archive}/{name}.wav")))
+                clips.append(log_mel.fit(*read_wav(io.BytesIO(stream.read()), f"{archive}/{name}.wav")))
                 labels.append(int(digit))
                 takes.append(int(number))
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError, ValueError) as error:
         raise DataError(f"{archive}: cannot be unpacked ({error}). Copy it again.") from error
-    whole, take = Split(np.stack(features), np.array(labels), "fsdd"), np.array(takes)
+    # in parts, to bound the memory of the spectra
+    features = [log_mel.features(np.stack(clips[at : at + 200])) for at in range(0, len(clips), 200)]
+    whole, take = Split(np.concatenate(features), np.array(labels), "fsdd"), np.array(takes)
     return Data(
         name="fsdd",
         train=whole.subset(np.flatnonzero(take >= 10), name="train"),

@@ -51,28 +51,39 @@ class LogMel:
         frequency = np.fft.rfftfreq(self.window, 1 / self.rate)
         rising = (frequency - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
         falling = (edges[2:, None] - frequency) / (edges[2:] - edges[1:-1])[:, None]
-        return np.maximum(0, np.minimum(rising, falling))
+        triangles: np.ndarray = np.maximum(0, np.minimum(rising, falling))
+        return triangles
 
     def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """Samples in -1..1 [L] at `rate` as features, float32 [1, mels, frames]."""
+        return self.features(self.fit(samples, rate)[None])[0]
+
+    def fit(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        """Samples [L] at `rate`, resampled and cut or padded to [length]."""
         if rate != self.rate:
             moments = np.arange(0, len(samples) * self.rate // rate) * (rate / self.rate)
             samples = np.interp(moments, np.arange(len(samples)), samples)
         cut = max(0, (len(samples) - self.length) // 2)
         samples = samples[cut : cut + self.length]
         before = (self.length - len(samples)) // 2
-        samples = np.pad(samples, (before, self.length - len(samples) - before))
-        frames = np.lib.stride_tricks.sliding_window_view(samples, self.window)[:: self.hop]
-        power = np.abs(np.fft.rfft(frames * np.hanning(self.window), axis=1)) ** 2 / self.window
-        return np.log(self.filters @ power.T + FLOOR).astype(np.float32)[None]
+        padded: np.ndarray = np.pad(samples, (before, self.length - len(samples) - before))
+        return padded
+
+    def features(self, samples: np.ndarray) -> np.ndarray:
+        """Recordings [N, length] as float32 [N, 1, mels, frames]."""
+        frames = np.lib.stride_tricks.sliding_window_view(samples, self.window, axis=1)[:, :: self.hop]
+        power = np.abs(np.fft.rfft(frames * np.hanning(self.window), axis=2)) ** 2 / self.window
+        logs: np.ndarray = np.log(power @ self.filters.T + FLOOR).astype(np.float32)
+        return logs.transpose(0, 2, 1)[:, None].copy()
 
     def file(self, path: str | Path) -> np.ndarray:
         """The features of a WAV file."""
         try:
             with open(path, "rb") as stream:
-                return self(*read_wav(stream, str(path)))
+                samples, rate = read_wav(stream, str(path))
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+        return self(samples, rate)
 
     def to_dict(self) -> dict[str, int]:
         """The fields that differ from the defaults."""

@@ -45,18 +45,14 @@ class SoftTargets:
     def __call__(self, outputs: Any, labels: Tensor, inputs: Tensor, model: nn.Module) -> Tensor:
         if any(module.training for module in self.teacher.modules()):
             self.teacher.eval()
-        if (
-            parameter := next(self.teacher.parameters(), None)
-        ) is not None and parameter.device != inputs.device:
-            self.teacher.to(inputs.device)
+        for parameter in self.teacher.parameters():
+            if parameter.device != inputs.device:
+                self.teacher.to(inputs.device)
+            break
         with torch.no_grad():
             target = self.teacher(inputs)
-        for name, given in (("student", outputs), ("teacher", target)):
-            if (
-                not isinstance(given, Tensor)
-                or given.ndim != 2
-                or given.shape != getattr(target, "shape", None)
-            ):
+        for name, given in (("teacher", target), ("student", outputs)):
+            if not isinstance(given, Tensor) or given.ndim != 2 or given.shape != target.shape:
                 shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
                 raise ModelError(
                     f"soft targets: the {name} returned {shape}, expected logits [{len(labels)}, classes] "

@@ -81,8 +81,8 @@ def fit(
     options = Options(
         epochs=epochs, lr=lr, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,
         batch_size=batch_size, schedule=schedule, warmup=warmup, augment=augment,
-        label_smoothing=label_smoothing, seed=seed, early_stop=early_stop, max_grad_norm=max_grad_norm, max_batches=max_batches,
-        mixed_precision=mixed_precision,
+        label_smoothing=label_smoothing, seed=seed, early_stop=early_stop, max_grad_norm=max_grad_norm,
+        max_batches=max_batches, mixed_precision=mixed_precision,
     )  # fmt: skip
     if not len(data.train):
         raise DataError(f"{data.name}: the train split is empty, expected at least one sample.")

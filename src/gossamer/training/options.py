@@ -113,5 +113,8 @@ class Options:
     def make_accelerator(self, device: str | torch.device | None) -> Accelerator:
         """A fresh Accelerator; its state is global, so that of an earlier run is forgotten first."""
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-        cpu = device is not None and torch.device(device).type == "cpu"
+        # said outright, because several processes on processors alone are only found when it is
+        cpu = (
+            torch.device(device).type == "cpu" if device is not None else not torch.accelerator.is_available()
+        )
         return Accelerator(cpu=cpu, mixed_precision=self.mixed_precision)
