@@ -50,7 +50,13 @@ def compress(
     if list_:
         _list(json)
         return
-    chosen = recipes.load(recipe, **_overrides(recipe, model=model, weights=weights, data=data, seed=seed))
+    given = {"model": model, "weights": weights, "data": data, "seed": seed}
+    chosen = recipes.load(recipe, **{key: value for key, value in given.items() if value is not None})
+    if model and not weights and chosen.weights and (own := recipes.load(recipe).model) != model:
+        raise OptionError(
+            f"recipe {recipe} brings weights for {own} ({chosen.weights}), which {model} cannot take. "
+            f"Give --weights for {model}."
+        )
     if set_:
         chosen = recipes.load(change(chosen.to_dict(), set_))
     folder = out or Path("runs") / re.sub(r"[^\w.-]+", "_", f"{Path(chosen.model).name}-{chosen.name}")
@@ -126,14 +132,6 @@ def _targets(tree: dict[str, Any], step: str, setting: str) -> list[dict[str, An
         names = dict.fromkeys(name for item in steps for name in item)
         raise OptionError(f"--set {setting}: the recipe has no step {step!r}. {nearest(step, names)}")
     return found
-
-
-def _overrides(recipe: str, *, model: str | None, **others: Any) -> dict[str, Any]:
-    """The recipe's keys that the command line replaces; another model does not take the recipe's weights."""
-    given = {key: value for key, value in others.items() if value is not None}
-    if model is None:
-        return given
-    return {"model": model, **given}
 
 
 def _list(json: bool) -> None:

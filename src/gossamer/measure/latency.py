@@ -34,7 +34,7 @@ BLOCKS = 10
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one call. `medians_ms` is the range that the medians of BLOCKS parts of the run fill."""
+    """Milliseconds of one call. `medians_ms`: 5-95 % range of the medians of BLOCKS parts of the run."""
 
     median_ms: float
     p5_ms: float
