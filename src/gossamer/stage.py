@@ -1,0 +1,109 @@
+"""Stage: one finished step of a run, kept on disk so that an interrupted run goes on where it stopped.
+
+A stage is keyed by the hash of everything that decides its result: the stages before it, the step's options, model
+and weights, data, seed, threads, and the code. Its folder is written beside and renamed when complete, so a stage
+is there whole or not at all. State is tensors (safetensors) and the format trees as JSON; nothing is pickled.
+
+    FOLDER/stages/02-Prune-1f6c9a3e5b7d/{state.safetensors, stage.json}
+    FOLDER/work/02-Prune-1f6c9a3e5b7d/...        checkpoints of the training inside a stage that is not finished
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from . import formats, methods
+from .errors import GossamerError
+from .formats import WeightFormat
+from .steps import Step
+from .steps.base import Edit
+
+CODE = ("blocks", "data", "distillation", "formats", "methods", "models", "pruning", "steps", "training")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a finished stage left: the model and everything it had to tell (JSON)."""
+
+    model: nn.Module
+    told: dict[str, Any]
+
+
+@cache
+def code_version() -> str:
+    """Hash of the source files that decide a result."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    root = resources.files(__package__)
+    for name in CODE:
+        for entry in sorted((root / name).iterdir(), key=lambda e: e.name):
+            if entry.name.endswith(".py"):
+                digest.update(entry.name.encode() + entry.read_bytes())
+    return digest.hexdigest()
+
+
+def key_of(previous: str, decision: dict[str, Any]) -> str:
+    """The key of a stage, from the key of the one before and its own decision."""
+    text = json.dumps([previous, decision, code_version()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def save(folder: Path, name: str, model: nn.Module, told: dict[str, Any]) -> None:
+    """Keep a finished stage under FOLDER/stages/NAME, whole or not at all."""
+    target = folder / "stages" / name
+    building = folder / "stages" / f".{name}.part"
+    tensors, trees = formats.state(model)
+    try:
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, building / "state.safetensors")
+        (building / "stage.json").write_text(json.dumps({**told, "formats": trees}), encoding="utf-8")
+        for file in building.iterdir():
+            _sync(file)
+        shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
+        _sync(target.parent)
+    except OSError as error:
+        shutil.rmtree(building, ignore_errors=True)
+        raise GossamerError(
+            f"{target}: the stage could not be kept ({error.strerror}). Finished stages are safe; "
+            "free some space and run the same command again."
+        ) from error
+
+
+def load(
+    folder: Path, name: str, fresh: Callable[[], nn.Module], earlier: list[tuple[Step, list[Edit]]], step: Step | None
+) -> Stage | None:
+    """The kept stage, or None. `fresh` makes the plain model; the structural edits so far are repeated on it."""
+    place = folder / "stages" / name
+    if not (place / "stage.json").is_file():
+        return None
+    told = json.loads((place / "stage.json").read_text(encoding="utf-8"))
+    model = fresh()
+    for done, edits in [*earlier, *([(step, told.get("edits", []))] if step is not None else [])]:
+        model = done.rebuild(model, edits)
+    known: dict[str, type[WeightFormat]] = {n: getattr(formats, n) for n in formats.__all__}
+    known |= {n: c for n in methods.__all__ if isinstance(c := getattr(methods, n), type) and issubclass(c, WeightFormat)}
+    trees = {n: formats.from_dict(tree, known) for n, tree in told.pop("formats").items()}
+    formats.restore(model, load_file(place / "state.safetensors"), trees)
+    return Stage(model, told)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
