@@ -56,7 +56,8 @@ class LogMel:
 
     def __call__(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """Samples in -1..1 [L] at `rate` as features, float32 [1, mels, frames]."""
-        return self.features(self.fit(samples, rate)[None])[0]
+        picture: np.ndarray = self.features(self.fit(samples, rate)[None])[0]
+        return picture
 
     def fit(self, samples: np.ndarray, rate: int) -> np.ndarray:
         """Samples [L] at `rate`, resampled and cut or padded to [length]."""

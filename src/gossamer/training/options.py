@@ -114,7 +114,5 @@ class Options:
         """A fresh Accelerator; its state is global, so that of an earlier run is forgotten first."""
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         # said outright, because several processes on processors alone are only found when it is
-        cpu = (
-            torch.device(device).type == "cpu" if device is not None else not torch.accelerator.is_available()
-        )
+        cpu = not torch.accelerator.is_available() if device is None else torch.device(device).type == "cpu"
         return Accelerator(cpu=cpu, mixed_precision=self.mixed_precision)
