@@ -122,7 +122,7 @@ class Sections:
 
     def __init__(self, data: bytes) -> None:
         with Reader(data) as reader:
-            start, frame = reader.head_bytes, reader.frame_bytes
+            start, frame = reader.head.size_bytes, reader.head.frame_bytes
         cursor = varint.Cursor(data, "prelude")
         cursor.at = len(MAGIC) + 1
         self.raw_size = cursor.number()

@@ -97,6 +97,8 @@ ATTACKS = [
     ("metadata with a name twice", forge(about=b'{"a":1,"a":2}'), HeaderError, "twice"),
     ("metadata with NaN", forge(about=b'{"a":NaN}'), HeaderError, "NaN"),
     ("metadata with 10,000 digits", forge(about=b'{"a":' + b"9" * 10_000 + b"}"), HeaderError, "digits"),
+    ("metadata with half a character", forge(about=b'{"a":"\\ud800"}'), HeaderError, "surrogate"),
+    ("metadata with an endless number", forge(about=b'{"a":1e999}'), HeaderError, "too large"),
     ("names that are not UTF-8", forge(text_header(b"\xff")), HeaderError, "not UTF-8"),
     ("an empty name", forge(text_header(b"a\n")), HeaderError, "0 characters"),
     ("a name of 2,000 characters", forge(text_header(b"a" * 2000)), HeaderError, "2000 characters"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,28 +42,29 @@ LEVEL = 22
 
 @dataclass(frozen=True)
 class Head:
-    """The three parts of the head, and the bytes that they take in the file.
+    """What the head of a file says, and what it takes.
 
-    size_bytes: all bytes before the first field; frame_bytes: the compressed frame among them.
+    parts: header, graph and metadata as bytes before compression; size_bytes: all bytes before the first
+    field; frame_bytes: the compressed frame among them.
     """
 
     tensors: list[TensorOutline]
-    graph: bytes
-    metadata: Mapping[str, Any]
-    size_bytes: int = 0
-    frame_bytes: int = 0
+    metadata: dict[str, Any]
+    parts: tuple[bytes, bytes, bytes]
+    size_bytes: int
+    frame_bytes: int
 
 
 def checksum(data: bytes) -> bytes:
     return zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def encode(head: Head) -> bytes:
+def encode(tensors: Sequence[TensorOutline], graph: bytes, about: Mapping[str, Any]) -> bytes:
     """The file's first bytes, up to the first field."""
-    described = header.encode(head.tensors)
+    described = header.encode(tensors)
     if len(described) > MAX_HEADER:
         raise ArtifactError(f"the header takes {len(described)} bytes; at most {MAX_HEADER} are allowed.")
-    raw = raw_head(described, head.graph, metadata.encode(head.metadata))
+    raw = raw_head(described, graph, metadata.encode(about))
     frame = compress(raw)
     if len(raw) > head_limit(len(frame)):
         raise ArtifactError(
@@ -103,19 +104,19 @@ def decode(read: Callable[[int, int], bytes], file_size: int, max_bytes: int) ->
     stored = read(0, end + CHECKSUM_BYTES)
     if checksum(stored[:end]) != stored[end:]:
         raise ChecksumError("the head's checksum does not match: bytes of the file were changed.")
-    tensors, graph, about = split(expand(stored[cursor.at : end], raw_size))
-    return Head(tensors, graph, about, len(stored), frame_size)
+    parts = split(expand(stored[cursor.at : end], raw_size))
+    return Head(header.decode(parts[0]), metadata.decode(parts[2]), parts, len(stored), frame_size)
 
 
-def split(raw: bytes) -> tuple[list[TensorOutline], bytes, dict[str, Any]]:
-    """The three parts of the raw head: outlines, graph, metadata."""
+def split(raw: bytes) -> tuple[bytes, bytes, bytes]:
+    """The three parts of the raw head: header, graph, metadata."""
     cursor = varint.Cursor(raw, "head")
     size = cursor.number()
     if size > MAX_HEADER:
         raise HeaderError(f"head: a header of {size} bytes; at most {MAX_HEADER} are allowed.")
-    tensors = header.decode(cursor.take(size))
+    described = cursor.take(size)
     graph = cursor.take(cursor.number())
-    return tensors, graph, metadata.decode(cursor.take(cursor.left))
+    return described, graph, cursor.take(cursor.left)
 
 
 def compress(raw: bytes, dictionary: bytes | None = None) -> bytes:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from . import head, header, metadata
-from .head import CHECKSUM_BYTES
+from . import head
+from .head import CHECKSUM_BYTES, Head
 from .outline import FieldOutline, Outline, TensorOutline
 from .reader import Reader, Source
 
@@ -79,20 +79,21 @@ def inspect(source: Source, *, max_bytes: int | None = None) -> Inspection:
     """The rows of a file, from its head alone: no field is decoded."""
     with Reader(source, max_bytes=max_bytes) as reader:
         outlines = [reader.outline(name) for name in reader.names]
-        parts = (header.encode(outlines), reader.graph, metadata.encode(reader.metadata))
-        head_rows = _head_rows(parts, reader.head_bytes, reader.frame_bytes)
-        return Inspection(head_rows, tuple(_tensor_row(outline) for outline in outlines), reader.size_bytes)
+        return Inspection(
+            _head_rows(reader.head), tuple(_tensor_row(outline) for outline in outlines), reader.size_bytes
+        )
 
 
-def _head_rows(parts: tuple[bytes, bytes, bytes], head_bytes: int, frame: int) -> tuple[HeadRow, ...]:
-    described, graph, about = parts
+def _head_rows(whole: Head) -> tuple[HeadRow, ...]:
+    described, graph, about = whole.parts
+    prelude = whole.size_bytes - whole.frame_bytes
     first = len(head.compress(head.raw_head(described, b"", b"")))
     second = len(head.compress(head.raw_head(described, graph, b"")))
     return (
-        HeadRow("prelude", head_bytes - frame, head_bytes - frame),
+        HeadRow("prelude", prelude, prelude),
         HeadRow("header", len(described), first),
         HeadRow("graph", len(graph), second - first),
-        HeadRow("metadata", len(about), frame - second),
+        HeadRow("metadata", len(about), whole.frame_bytes - second),
     )
 
 

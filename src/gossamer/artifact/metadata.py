@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -45,9 +46,15 @@ def decode(raw: bytes) -> dict[str, Any]:
     if _depth(text) > MAX_METADATA_DEPTH:
         raise HeaderError(f"metadata: nested more than {MAX_METADATA_DEPTH} deep.")
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_constant=_constant)
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_int=_integer, parse_float=_real, parse_constant=_constant
+        )
     except json.JSONDecodeError as error:
         raise HeaderError(f"metadata: not JSON ({error}).") from error
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise HeaderError("metadata: half of a surrogate pair.") from error
     if not isinstance(value, dict):
         raise HeaderError(f"metadata: holds {type(value).__name__}, but must be an object.")
     return value
@@ -72,6 +79,13 @@ def _integer(digits: str) -> int:
     if len(digits) > 64:
         raise HeaderError(f"metadata: a number of {len(digits)} digits; at most 64 are allowed.")
     return int(digits)
+
+
+def _real(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise HeaderError("metadata: a number is too large for a float.")
+    return value
 
 
 def _constant(name: str) -> NoReturn:

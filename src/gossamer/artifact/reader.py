@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from .. import codec
 from ..errors import ArtifactError, ChecksumError, CodecError, HeaderError, TruncatedError, nearest
 from . import head, layouts
 from .floats import from_bytes
-from .head import CHECKSUM_BYTES, checksum
+from .head import CHECKSUM_BYTES, Head, checksum
 from .limits import Budget, default_limit
 from .outline import FieldOutline, Outline, TensorOutline
 from .stored import Field, Floats, Ints, Stored
@@ -45,13 +46,14 @@ class Reader:
     """An open file: `graph`, `metadata` and `names` at hand, each tensor decoded by `tensor(name)`."""
 
     def __init__(self, source: Source, *, max_bytes: int | None = None) -> None:
-        self._handle: int | None = None
+        self._file: BinaryIO | None = None
+        self._lock = threading.Lock()  # two threads may decode two tensors
         self._data = b""
         if isinstance(source, (bytes, bytearray, memoryview)):
             self._data = bytes(source)
             self.size_bytes = len(self._data)
         else:
-            self._handle, self.size_bytes = _open(Path(source))
+            self._file, self.size_bytes = _open(Path(source))
         try:
             limit = default_limit(self.size_bytes) if max_bytes is None else max_bytes
             self._head = head.decode(self._read, self.size_bytes, limit)
@@ -63,7 +65,7 @@ class Reader:
     @property
     def graph(self) -> bytes:
         """The ONNX ModelProto without the coded initialisers."""
-        return self._head.graph
+        return self._head.parts[1]
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -75,14 +77,9 @@ class Reader:
         return tuple(self._places)
 
     @property
-    def head_bytes(self) -> int:
-        """Bytes of the file before the first field."""
-        return self._head.size_bytes
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of the compressed frame within the head."""
-        return self._head.frame_bytes
+    def head(self) -> Head:
+        """The whole head, with what it takes in the file."""
+        return self._head
 
     def outline(self, name: str) -> TensorOutline:
         """What the header says of a tensor; nothing is decoded."""
@@ -101,9 +98,8 @@ class Reader:
         return (self.tensor(name) for name in self.names)
 
     def close(self) -> None:
-        if self._handle is not None:
-            os.close(self._handle)
-            self._handle = None
+        if self._file is not None:
+            self._file.close()
 
     def __enter__(self) -> Reader:
         return self
@@ -112,10 +108,6 @@ class Reader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        if getattr(self, "_handle", None) is not None:
-            self.close()
 
     def _find(self, name: str) -> _Place:
         if name not in self._places:
@@ -172,16 +164,14 @@ class Reader:
         return Ints(values, field.width)
 
     def _read(self, offset: int, size: int) -> bytes:
-        if self._handle is None:
+        if self._file is None:
             return self._data[offset : offset + size]
-        parts = []
-        while size and (part := os.pread(self._handle, size, offset)):
-            parts.append(part)
-            offset += len(part)
-            size -= len(part)
-        if size:
-            raise TruncatedError(f"the file lost {size} bytes while it was read.")
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        with self._lock:
+            self._file.seek(offset)
+            data = self._file.read(size)
+        if len(data) < size:
+            raise TruncatedError(f"the file lost {size - len(data)} bytes while it was read.")
+        return data
 
 
 def read(source: Source, *, max_bytes: int | None = None) -> Artifact:
@@ -205,8 +195,8 @@ def _check_coder(field: FieldOutline, place: str) -> None:
         )
 
 
-def _open(path: Path) -> tuple[int, int]:
-    """A file descriptor and the file's size; only regular files, so that no pipe can make it wait."""
+def _open(path: Path) -> tuple[BinaryIO, int]:
+    """An open file and its size; only regular files, so that no pipe can make it wait."""
     try:
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
@@ -215,4 +205,4 @@ def _open(path: Path) -> tuple[int, int]:
     if not stat.S_ISREG(status.st_mode):
         os.close(handle)
         raise ArtifactError(f"{path}: is not a regular file.")
-    return handle, status.st_size
+    return os.fdopen(handle, "rb"), status.st_size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from .. import codec
 from ..errors import ArtifactError
 from . import head, header, layouts
 from .floats import to_bytes as floats_to_bytes
-from .head import Head, checksum
+from .head import checksum
 from .limits import MAX_WIDTH
 from .outline import FieldOutline, Outline, TensorOutline
 from .stored import Field, Floats, Stored
@@ -27,7 +27,7 @@ def to_bytes(artifact: Artifact) -> bytes:
     described = header.encode(outlines)
     if header.decode(described) != outlines:  # names that differ only where the header cannot tell them apart
         raise ArtifactError("the tensors' names or options would not be read again as they are.")
-    start = head.encode(Head(outlines, artifact.graph, artifact.metadata))
+    start = head.encode(outlines, artifact.graph, artifact.metadata)
     parts = [start]
     for payload in payloads:
         parts += [payload, checksum(payload)]
@@ -38,32 +38,22 @@ def write(path: str | os.PathLike[str], artifact: Artifact) -> int:
     """Write the file in one step and return its bytes: `path` holds the old file or the whole new one."""
     data = to_bytes(artifact)
     target = Path(path)
-    temporary = ""
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        with os.fdopen(handle, "wb") as file:
+        with open(part, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-        temporary = ""
+        os.replace(part, target)
     except OSError as error:
         raise ArtifactError(
             f"{target}: {len(data)} bytes could not be written ({error.strerror or error}). "
             f"Nothing was changed; check the folder and its free space."
         ) from error
     finally:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+        with contextlib.suppress(OSError):  # gone, when all went well
+            part.unlink()
     return len(data)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _outline(tensor: Tensor, payloads: list[bytes]) -> TensorOutline:
