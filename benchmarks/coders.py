@@ -3,8 +3,8 @@
     python benchmarks/coders.py            writes benchmarks/results/coders.json
 
 Speeds are one thread's CPU time (a shared machine's other work is not counted), best of REPEATS; ratios are
-medians over rounds in which both decoders run in turn. Fields are drawn from fixed seeds. Sizes are those of the
-payloads, tables included.
+medians over rounds in which both decoders run in turn. Fields are drawn from fixed seeds. Sizes are those
+of the payloads, tables included.
 """
 
 from __future__ import annotations

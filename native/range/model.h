@@ -1,8 +1,8 @@
 // Adaptive models over the range coder, written once for both directions: `bit(coder, value)` writes value
 // when the coder is an Encoder, and ignores it and reads when the coder is a Decoder; both return the value.
 //
-// A bit is predicted by the running mean of the bits seen, p += (seen - p) / (n + 1.6), the Krichevsky-Trofimov
-// estimate with a slightly bolder start; n stops growing at `limit`, which lets the mean forget.
+// A bit is predicted by the running mean of the bits seen, p += (seen - p) / (n + 2) from p = 1/2: the estimate of
+// Krichevsky and Trofimov. n stops growing at `limit`, which lets the mean forget.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@ constexpr int kMostSeen = 1023;
 inline const std::array<uint32_t, kMostSeen + 1>& rates() {
   static const std::array<uint32_t, kMostSeen + 1> table = [] {
     std::array<uint32_t, kMostSeen + 1> rate{};
-    for (uint32_t n = 0; n <= kMostSeen; ++n) rate[n] = 10u * 65536u / (10u * n + 16u);
+    for (uint32_t n = 0; n <= kMostSeen; ++n) rate[n] = 65536u / (n + 2u);
     return rate;
   }();
   return table;

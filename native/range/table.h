@@ -43,7 +43,8 @@ class Values {
  private:
   uint32_t last_ = 0;
   int trend_ = 0;  // 0 level, 1 rising, 2 falling
-  std::array<Mean, 3> differs_{}, up_{Mean{}, Mean{19661, 2}, Mean{45875, 2}};
+  std::array<Mean, 3> differs_{Mean{36000, 2}, Mean{32768, 2}, Mean{32768, 2}};
+  std::array<Mean, 3> up_{Mean{}, Mean{19661, 2}, Mean{45875, 2}};
   Number first_, size_;
 };
 

@@ -48,18 +48,36 @@ inline FastTable fast_table(const Model& model) {
   return table;
 }
 
-// One step without renormalization: the symbol, and the state before it takes a word.
-template <bool packed>
-inline uint32_t fast_step(const FastTable& table, uint32_t x, uint8_t* symbol) {
-  const uint32_t slot = x & ((1u << table.precision) - 1), high = x >> table.precision;
-  if constexpr (packed) {
+// The table as plain pointers: a store of a symbol could alias a vector's own, and would make the loop reload them.
+struct FastView {
+  explicit FastView(const FastTable& table)
+      : packed(table.packed.data()),
+        symbol(table.symbol.data()),
+        interval(table.interval.data()),
+        precision(table.precision),
+        mask((1u << table.precision) - 1) {}
+  const uint32_t* packed;
+  const uint8_t* symbol;
+  const uint32_t* interval;
+  int precision;
+  uint32_t mask;
+};
+
+struct FastStep {
+  uint32_t x;  // the state before it takes a word
+  uint8_t symbol;
+};
+
+template <bool is_packed>
+inline FastStep fast_step(const FastView& table, uint32_t x) {
+  const uint32_t slot = x & table.mask, high = x >> table.precision;
+  if constexpr (is_packed) {
     const uint32_t entry = table.packed[slot];
-    *symbol = static_cast<uint8_t>(entry);
-    return (entry >> 8 & 4095) * high + (entry >> 20);
+    return {(entry >> 8 & 4095) * high + (entry >> 20), static_cast<uint8_t>(entry)};
   } else {
-    *symbol = table.symbol[slot];
-    const uint32_t interval = table.interval[*symbol];
-    return (interval & 0xffff) * high + slot - (interval >> 16);
+    const uint8_t symbol = table.symbol[slot];
+    const uint32_t interval = table.interval[symbol];
+    return {(interval & 0xffff) * high + slot - (interval >> 16), symbol};
   }
 }
 

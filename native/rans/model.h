@@ -169,6 +169,8 @@ class Finder {
     }
     first_[buckets - 1] = static_cast<uint16_t>(model.size() - 1);
   }
+  bool direct() const { return shift_ == 0; }
+  const uint16_t* first() const { return first_.data(); }
   size_t operator()(uint32_t slot) const {
     const uint32_t bucket = slot >> shift_;
     size_t low = first_[bucket];

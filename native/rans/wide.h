@@ -40,24 +40,25 @@ void encode_wide(const Symbol* symbols, int64_t count, int width, const Model& m
   for (size_t i = words.size(); i-- > 0; to += 4) store(to, words[i]);
 }
 
-template <class Symbol>
-void decode_wide(const uint8_t* at, int64_t size, Symbol* symbols, int64_t count, const Model& model) {
-  if (size < 8 * kWideLanes) throw Error{GOSSAMER_TRUNCATED};
+template <bool direct, class Symbol>
+void decode_wide_by(const Finder& find, const uint8_t* at, int64_t size, Symbol* symbols, int64_t count,
+                    const Model& model) {
   const uint8_t* end = at + size;
   struct Slot {
-    uint32_t cum, freq;
-    uint32_t symbol;
+    uint32_t cum, freq, symbol;
   };
-  std::vector<Slot> slots(model.size());
-  for (size_t k = 0; k < model.size(); ++k) slots[k] = {model.cum[k], model.freq(k), model.symbol[k]};
-  const Finder find(model);
+  std::vector<Slot> table(model.size());
+  for (size_t k = 0; k < model.size(); ++k) table[k] = {model.cum[k], model.freq(k), model.symbol[k]};
+  // plain pointers, as a store of a byte may alias anything a vector owns
+  const Slot* slots = table.data();
+  const uint16_t* first = find.first();
   const int n = model.precision;
   const uint64_t mask = (uint64_t{1} << n) - 1;
   uint64_t states[kWideLanes];
   for (int lane = 0; lane < kWideLanes; ++lane, at += 8) states[lane] = load<uint64_t>(at);
-  const auto step = [&](uint64_t& x, Symbol* to) {
+  const auto step = [&find, slots, first, n, mask](uint64_t& x, Symbol* to) {
     const uint32_t slot = static_cast<uint32_t>(x & mask);
-    const Slot& one = slots[find(slot)];
+    const Slot one = slots[direct ? first[slot] : find(slot)];
     *to = static_cast<Symbol>(one.symbol);
     x = one.freq * (x >> n) + slot - one.cum;
   };
@@ -82,6 +83,14 @@ void decode_wide(const uint8_t* at, int64_t size, Symbol* symbols, int64_t count
   if (at != end) throw Error{GOSSAMER_TRAILING};
   for (uint64_t x : states)
     if (x != kWideLow) throw Error{GOSSAMER_CORRUPT};
+}
+
+template <class Symbol>
+void decode_wide(const uint8_t* at, int64_t size, Symbol* symbols, int64_t count, const Model& model) {
+  if (size < 8 * kWideLanes) throw Error{GOSSAMER_TRUNCATED};
+  const Finder find(model);
+  find.direct() ? decode_wide_by<true>(find, at, size, symbols, count, model)
+                : decode_wide_by<false>(find, at, size, symbols, count, model);
 }
 
 }  // namespace gossamer::rans
