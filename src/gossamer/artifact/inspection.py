@@ -87,8 +87,8 @@ def inspect(source: Source, *, max_bytes: int | None = None) -> Inspection:
 def _head_rows(whole: Head) -> tuple[HeadRow, ...]:
     described, graph, about = whole.parts
     prelude = whole.size_bytes - whole.frame_bytes
-    first = len(head.compress(head.raw_head(described, b"", b"")))
-    second = len(head.compress(head.raw_head(described, graph, b"")))
+    second = min(len(head.compress(head.raw_head(described, graph, b""))), whole.frame_bytes)
+    first = min(len(head.compress(head.raw_head(described, b"", b""))), second)
     return (
         HeadRow("prelude", prelude, prelude),
         HeadRow("header", len(described), first),
