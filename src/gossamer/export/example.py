@@ -1,8 +1,8 @@
 """Example: one call of the model, as the tracer, the reference run and the packed file need it.
 
-An example is a tensor, a numpy array, a tuple or list of them (one per positional argument of `forward`), or a
-dict of them (keyword arguments). float64 arrays become float32, the type of nearly every model; a float64 model
-keeps them.
+An example is a tensor, a numpy array, a tuple or list of them (one per positional argument of `forward`),
+or a dict of them (keyword arguments). float64 arrays become float32, the type of nearly every model; a
+float64 model keeps them.
 
 Raises: ModelError when the example holds something else, or when the model cannot be called with it.
 """
@@ -75,7 +75,7 @@ class Example:
 
 
 def call(model: nn.Module, example: Example) -> Any:
-    """What the model returns in eval mode, without gradients; its modes and the random state are left as found."""
+    """What the model returns in eval mode, without gradients; modes and random state stay as found."""
     device = next((value.device for value in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     placed = example.changed(lambda value: value.to(device))
     with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -98,8 +98,8 @@ def named_outputs(result: Any, output_names: Sequence[str] | None) -> dict[str, 
     for name, value in found:
         if not isinstance(value, Tensor):
             raise ExportError(
-                f"output {name!r} is {type(value).__name__}, but a graph returns tensors. Return a tensor, or a "
-                "tuple, list or dict of tensors, from forward."
+                f"output {name!r} is {type(value).__name__}, but a graph returns tensors. Return a "
+                "tensor, or a tuple, list or dict of tensors, from forward."
             )
     if not found:
         raise ExportError("the model returns no tensor. Return at least one from forward.")
@@ -131,8 +131,8 @@ def _tensor(value: Any, place: str, wide: bool) -> Tensor:
         value = torch.from_numpy(np.array(array))
     if not isinstance(value, Tensor):
         raise ModelError(f"{place}: received {type(value).__name__}, expected a tensor or a numpy array.")
-    value = value.detach().cpu().contiguous()
-    return value.float() if value.dtype == torch.float64 and not wide else value
+    tensor: Tensor = value.detach().cpu().contiguous()
+    return tensor.float() if tensor.dtype == torch.float64 and not wide else tensor
 
 
 def _positional(model: nn.Module, count: int) -> tuple[str, ...]:
@@ -143,8 +143,8 @@ def _positional(model: nn.Module, count: int) -> tuple[str, ...]:
         names += [f"input{at}" for at in range(len(names), count)]
     if count > len(names):
         raise ModelError(
-            f"the example holds {count} tensors, but forward takes {len(names)} ({', '.join(names) or 'none'}). "
-            "A tuple or list is one tensor per argument."
+            f"the example has {count} tensors, but forward takes {len(names)} ({', '.join(names) or 'none'})."
+            " A tuple or list is one tensor per argument."
         )
     return tuple(names[:count])
 

@@ -4,17 +4,18 @@
     by value    any initialiser that equals a weight up to a permutation p of its axes:
                 initialiser = transpose(weight, p)
 
-A weight that carries a format must be found, or its compression would be lost; what is not found is returned with
-the reason. Initialisers of equal contents become one (tied weights, equal constants), and a transpose that is the
-only reader of a weight is done when the file is opened instead of in the graph.
+A weight that carries a format must be found, or its compression would be lost; what is not found is
+returned with the reason. Initialisers of equal contents become one (tied weights, equal constants), and a
+transpose that is the only reader of a weight is done when the file is opened instead of in the graph.
 """
 
 from __future__ import annotations
 
 import itertools
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -56,15 +57,15 @@ def array(value: ir.Value) -> np.ndarray:
 def shape_of(value: ir.Value) -> tuple[int, ...]:
     """The shape of an initialiser."""
     assert value.const_value is not None
-    return tuple(int(size) for size in value.const_value.shape)
+    return tuple(size for size in value.const_value.shape if isinstance(size, int))
 
 
 def find(
-    model: ir.Model, formatted: Mapping[str, np.ndarray], declared: Collection[str]
-) -> tuple[dict[str, Weight], dict[str, str], list[str]]:
-    """({initialiser: its formatted weight}, {weight that is not there: the reason}, [weights that are not used]).
+    model: ir.Model, formatted: Mapping[str, np.ndarray], unused: Collection[str]
+) -> tuple[dict[str, Weight], dict[str, str]]:
+    """({initialiser: its formatted weight}, {weight that is not there: the reason}).
 
-    formatted: the dense value of every weight with a format; declared: the initialisers before simplification.
+    formatted: the dense value of every weight with a format; unused: those that nobody reads.
     """
     values = {name: value for name, value in model.graph.initializers.items() if is_weight(value)}
     found = {
@@ -72,19 +73,17 @@ def find(
         for name, value in values.items()
         if name in formatted and permutation(formatted[name], value, moves=False) is not None
     }
-    lost, unused = {}, []
-    for name in [name for name in formatted if name not in found]:
+    lost = {}
+    for name in [name for name in formatted if name not in found and name not in unused]:
         hits = 0
         for other, value in values.items():
             perm = None if other in found else permutation(formatted[name], value)
             if perm is not None:
                 found[other] = Weight(value, name, None if perm == tuple(range(len(perm))) else perm)
                 hits += 1
-        if not hits and name in declared and name not in values:
-            unused.append(name)
-        elif not hits:
+        if not hits:
             lost[name] = "no initialiser of the graph has its values: the exporter computed with it"
-    return found, lost, unused
+    return found, lost
 
 
 def permutation(weight: np.ndarray, value: ir.Value, *, moves: bool = True) -> tuple[int, ...] | None:
@@ -114,9 +113,8 @@ def merge_copies(model: ir.Model, found: dict[str, Weight]) -> None:
     groups: dict[tuple[object, ...], list[ir.Value]] = {}
     ordered = sorted(model.graph.initializers.values(), key=lambda value: value.name not in found)
     for value in ordered:
-        if not is_weight(value):
+        if value.const_value is None or value.const_value.dtype == ir.DataType.STRING:
             continue
-        assert value.const_value is not None
         contents = array(value)
         key = (shape_of(value), value.const_value.dtype, zlib.crc32(np.ascontiguousarray(contents).data))
         same = groups.setdefault(key, [])
@@ -148,7 +146,7 @@ def absorb_transposes(model: ir.Model, found: dict[str, Weight]) -> dict[ir.Valu
             shape=ir.Shape([shape_of(source)[axis] for axis in order]),
             type=source.type,
             const_value=ir.LazyTensor(
-                lambda tensor=tensor, order=order: ir.tensor(tensor.numpy().transpose(order)),  # type: ignore[misc]
+                partial(_transposed, tensor, order),
                 dtype=tensor.dtype,
                 shape=ir.Shape([shape_of(source)[axis] for axis in order]),
             ),
@@ -177,6 +175,10 @@ def weights(model: ir.Model, found: Mapping[str, Weight], named: Collection[str]
         elif value.name in named or value.const_value.size > MAX_INLINE:
             stored.append(Weight(value, value.name))
     return stored
+
+
+def _transposed(tensor: ir.TensorProtocol, order: Sequence[int]) -> ir.TensorProtocol:
+    return ir.tensor(tensor.numpy().transpose(order))
 
 
 def _between(

@@ -1,16 +1,17 @@
-"""norms: batch normalization with frozen statistics is one multiply and one add per channel, so store just these.
+"""norms: batch normalization with frozen statistics is one multiply and one add per channel.
 
-    BN(x) = scale (x - mean) / sqrt(var + eps) + bias = s x + t,     s = scale / sqrt(var + eps),  t = bias - s mean
+    BN(x) = scale (x - mean) / sqrt(var + eps) + bias = s x + t
+    s = scale / sqrt(var + eps),  t = bias - s mean
 
-The four vectors [C] become two, in float64 and then float32:
+The four stored vectors [C] become two, in float64 and then float32:
 
     the layer before (Conv, or Gemm) has a plain weight     W' = s W, b' = s b + t: the node vanishes
     its weight carries a format, which s would break        s and t stay as NAME.scale and NAME.shift, and the
                                                             layer's plain bias moves into t
     anything else before                                    s and t stay
 
-ONNX Runtime merges the multiply and the add into a convolution when the file is opened. A norm whose own vectors
-carry a format, or that trains, is left as it is.
+ONNX Runtime merges the multiply and the add into a convolution when the file is opened. A norm whose own
+vectors carry a format, or that trains, is left as it is.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def _alone(value: ir.Value | None, formatted: Container[str]) -> bool:
 def _merge(model: ir.Model, node: ir.Node, formatted: Container[str]) -> None:
     graph = model.graph
     source, mean_value = node.inputs[0], node.inputs[3]
-    assert source is not None and mean_value is not None and mean_value.name is not None
+    assert source is not None
+    assert mean_value is not None
+    assert mean_value.name is not None
     if source.shape is None:
         return
     scale, bias, mean, variance = (
@@ -119,7 +122,7 @@ def _assign(graph: ir.Graph, node: ir.Node, at: int, name: str, values: np.ndarr
 
 
 def _forget(graph: ir.Graph, value: ir.Value) -> None:
-    if value.name in graph.initializers and not value.uses():
+    if value.name is not None and value.name in graph.initializers and not value.uses():
         del graph.initializers[value.name]
 
 

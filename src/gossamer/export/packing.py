@@ -1,12 +1,12 @@
 """pack: a torch model -> model.goss, reopened and compared before it is called done.
 
-    example -> reference outputs -> formats baked into dense weights -> graph -> simplify -> match -> norms -> strip
-    -> file -> reopened by the torch-free runtime -> its outputs against the reference
+    example -> reference outputs -> formats baked into dense weights -> graph -> simplify -> match -> norms
+    -> strip -> file -> reopened by the torch-free runtime -> its outputs against the reference
 
 The model itself is only read: its mode, hooks, gradients, device and the random state stay as they are.
 
-Raises: ModelError when the model cannot be called or holds NaN; ExportError when it cannot be traced, when a weight
-would lose its format, or when the reopened file gives other outputs (the file is removed then).
+Raises: ModelError when the model cannot be called or holds NaN; ExportError when it cannot be traced, when
+a weight would lose its format, or when the reopened file gives other outputs (the file is removed then).
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ def pack(
 ) -> Packed:
     """Write `model` to `path` as one .goss file.
 
-    example: a tensor or array, a tuple of them, or a dict of keyword arguments; preprocess: a mapping, or an object
-    with `to_dict()`; allow_dense: store a weight dense when its format cannot be kept, with a note, instead of raising.
+    example: a tensor or array, a tuple of them, or a dict of keyword arguments
+    preprocess: a mapping, or an object with `to_dict()`
+    allow_dense: a weight whose format cannot be kept is stored dense, with a note, instead of raising
     """
     target = Path(path)
     if not target.parent.is_dir():
@@ -93,20 +94,23 @@ def _graph(
     dense = {name: named[name].detach().numpy() for name in stored}
     traced = trace(plain, example, dynamic_batch=dynamic_batch)
     notes = list(traced.notes)
-    declared, onnx_model = traced.declared, traced.model
-    if len(onnx_model.graph.outputs) != len(outputs) or len(onnx_model.graph.inputs) != len(example.names):
+    onnx_model = traced.model
+    graph = onnx_model.graph
+    if len(graph.outputs) != len(outputs) or len(graph.inputs) != len(example.names):
         raise ExportError(
-            f"the graph has {len(onnx_model.graph.inputs)} inputs and {len(onnx_model.graph.outputs)} outputs, but "
-            f"the model has {len(example.names)} and {len(outputs)}. Pass and return each tensor once."
+            f"the graph has {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, but the model has "
+            f"{len(example.names)} and {len(outputs)}. Pass and return each tensor once."
         )
     simplify(onnx_model)
-    found, lost, unused = find(onnx_model, dense, declared)
-    notes += [f"weight {name} is not stored: forward does not use it" for name in unused]
+    found, lost = find(onnx_model, dense, traced.unused)
+    notes += [
+        f"weight {name} is not stored: forward does not use it" for name in dense if name in traced.unused
+    ]
     if lost and not allow_dense:
         name, reason = next(iter(lost.items()))
         raise ExportError(
-            f"weight {name!r} ({stored[name].layout}) would lose its format: {reason}. Let forward use the weight "
-            "as it is, or pack with allow_dense=True."
+            f"weight {name!r} ({stored[name].layout}) would lose its format: {reason}. Let forward use the "
+            "weight as it is, or pack with allow_dense=True."
         )
     notes += [
         f"weight {name} could not be stored as {stored[name].layout}: {why}" for name, why in lost.items()
@@ -193,7 +197,8 @@ def _refuse_nan(model: nn.Module) -> None:
             if value.is_floating_point() and bool(torch.isnan(value).any()):
                 count = int(torch.isnan(value).sum())
                 raise ModelError(
-                    f"{name}: {count} of {value.numel()} values are NaN. Train or load the model again before packing."
+                    f"{name}: {count} of {value.numel()} values are NaN. "
+                    "Train or load the model again before packing."
                 )
 
 

@@ -1,11 +1,12 @@
 """simplify: constant arithmetic is done, no-ops and dead nodes go, reshapes take their simplest form.
 
-Nothing here computes with a weight: a node that reads one is never folded, so every weight stays the initialiser
-that it was, whatever its format. (ONNX Runtime folds such nodes when a file is opened.)
+Nothing here computes with a weight: a node that reads one is never folded, so every weight stays the
+initialiser that it was, whatever its format. (ONNX Runtime folds such nodes when a file is opened.)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -52,13 +53,10 @@ def simplify(model: ir.Model) -> None:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         rewriter.rewrite(model, _RULES)
         before = model.graph.num_nodes()
-        for tidy in (
-            common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-            common.IdentityEliminationPass(),
-            common.CommonSubexpressionEliminationPass(),
-            common.RemoveUnusedNodesPass(),
-        ):
-            tidy(model)
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common.IdentityEliminationPass()(model)
+        common.CommonSubexpressionEliminationPass()(model)
+        common.RemoveUnusedNodesPass()(model)
         if not folded.modified and model.graph.num_nodes() == before:
             break
     for node in list(model.graph):
@@ -66,13 +64,9 @@ def simplify(model: ir.Model) -> None:
             _flatten(node)
         elif node.op_type == "ReduceMean":
             _pool(node)
-    for tidy in (
-        common.DeduplicateInitializersPass(size_limit=1024),
-        common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedOpsetsPass(),
-        common.OutputFixPass(),
-    ):
-        tidy(model)
+    common.RemoveUnusedNodesPass()(model)
+    common.RemoveUnusedOpsetsPass()(model)
+    common.OutputFixPass()(model)
 
 
 def _leaves_weights_alone(model: ir.Model) -> Callable[[ir.Node], bool | None]:
@@ -104,12 +98,8 @@ def _flatten(node: ir.Node) -> None:
     first, rest = source.shape[0], list(source.shape)[1:]
     if not all(isinstance(size, int) for size in rest):
         return
-    columns = 1
-    for size in rest:
-        columns *= int(size)
-    kept = (
-        isinstance(first, int) and target[0] in (first, -1) or not isinstance(first, int) and target[0] == -1
-    )
+    columns = math.prod(size for size in rest if isinstance(size, int))
+    kept = target[0] == -1 or (isinstance(first, int) and target[0] == first)
     if not kept or target[1] not in (columns, -1) or 0 in target:
         return
     _become(node, "Flatten", source)

@@ -1,7 +1,8 @@
 """strip: an ONNX graph without anything that is not needed to run it.
 
-Names of nodes, notes, source lines and inferred shapes go, values get the shortest names, attributes that say the
-default are left out, and the weights that are stored apart leave the graph (`w0`, `w1`, ... in order of use).
+Names of nodes, notes, source lines and inferred shapes go, values get the shortest names, attributes that
+say the default are left out, and the weights that are stored apart leave the graph (`w0`, `w1`, ... in
+order of use).
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _SHAPED_BY_WEIGHT = ("Conv", "ConvTranspose")
 def rename(
     model: ir.Model, weights: Sequence[Weight], inputs: Sequence[str], outputs: Sequence[str]
 ) -> list[str]:
-    """Give every value its short name and the ports theirs; returns the initialisers' names, in order of `weights`."""
+    """Give every value its short name and the ports theirs; returns the names of `weights`, in order."""
     graph = model.graph
     taken = {*inputs, *outputs, *(f"w{at}" for at in range(len(weights)))}
     fresh = (name for name in map(str, itertools.count()) if name not in taken)
     ports = [*zip(graph.inputs, inputs, strict=True), *zip(graph.outputs, outputs, strict=True)]
-    named = {value: name for value, name in ports}
+    named = dict(ports)
     named |= {weight.value: f"w{at}" for at, weight in enumerate(weights)}
     values = dict.fromkeys(graph.initializers.values())
     for node in graph.all_nodes():
@@ -59,7 +60,7 @@ def serialize(model: ir.Model, weights: Sequence[Weight]) -> bytes:
         assert weight.value.name is not None
         del graph.initializers[weight.value.name]
         weight.value.const_value = None
-    kept = {port for port in (*graph.inputs, *graph.outputs)}
+    kept = {*graph.inputs, *graph.outputs}
     for node in graph.all_nodes():
         node.name = None
         for value in node.outputs:

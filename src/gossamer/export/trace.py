@@ -3,9 +3,9 @@
 torch.export records the model (non-strict), torch.onnx translates it with optimize=False: its optimiser folds
 transposes and slices into new initialisers, and a weight that was changed is a weight whose format is lost.
 
-The batch stays symbolic where the model allows it: the first axis of every input that has the batch's size. A
-batch of 1 is repeated for the tracing, because torch.export takes a size of 1 as a constant. A model that cannot
-be traced so is traced with the example's own batch, and the reason is returned as a note.
+The batch stays symbolic where the model allows it: the first axis of every input that has the batch's size.
+A batch of 1 is repeated for the tracing, because torch.export takes a size of 1 as a constant. A model that
+cannot be traced so is traced with the example's own batch, and the reason is returned as a note.
 
 Raises: ExportError with torch's own first line, the operator or source line, and a remedy.
 """
@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -32,7 +33,7 @@ BATCH = "batch"
 _REMEDIES = (
     (
         ("DataDependent", "data-dependent", "Could not guard", "unbacked"),
-        "The control flow depends on values: rewrite it with torch.where or masks, or move it out of forward.",
+        "The control flow depends on values: rewrite it with torch.where, or move it out of forward.",
     ),
     (
         ("No ONNX function", "DispatchError"),
@@ -44,15 +45,11 @@ _REMEDIES = (
 
 @dataclass(frozen=True)
 class Traced:
-    """The graph, and what could not be done as asked."""
+    """The graph, the parameters and buffers that forward never reads, and what could not be done as asked."""
 
     model: ir.Model
-    notes: tuple[str, ...]
-
-    @property
-    def declared(self) -> frozenset[str]:
-        """The initialisers that the graph has now."""
-        return frozenset(self.model.graph.initializers)
+    unused: frozenset[str]
+    notes: tuple[str, ...] = ()
 
 
 def trace(model: nn.Module, example: Example, *, dynamic_batch: bool = True) -> Traced:
@@ -63,25 +60,24 @@ def trace(model: nn.Module, example: Example, *, dynamic_batch: bool = True) -> 
         size = _batch(widened)
         if size is not None:
             try:
-                return Traced(_translate(model, widened, size), ())
+                return _translate(model, widened, size)
             except Exception as error:
                 reason = _said(error)
         else:
             reason = "the inputs share no first axis"
     try:
-        graph = _translate(model, example, None)
+        traced = _translate(model, example, None)
     except Exception as error:
         raise ExportError(_explained(error)) from error
     if not dynamic_batch:
-        return Traced(graph, ())
+        return traced
     size = _batch(example)
     fixed = f"fixed at {size}" if size is not None else "not symbolic"
-    return Traced(
-        graph, (f"the batch is {fixed}, because the model cannot be traced with a free one: {reason}",)
-    )
+    note = f"the batch is {fixed}, because the model cannot be traced with a free one: {reason}"
+    return Traced(traced.model, traced.unused, (note,))
 
 
-def _translate(model: nn.Module, example: Example, batch: int | None) -> ir.Model:
+def _translate(model: nn.Module, example: Example, batch: int | None) -> Traced:
     def free(value: torch.Tensor) -> dict[int, object] | None:
         return (
             {0: torch.export.Dim.DYNAMIC}
@@ -89,7 +85,7 @@ def _translate(model: nn.Module, example: Example, batch: int | None) -> ir.Mode
             else None
         )
 
-    shapes = (
+    shapes: Any = (
         {key: free(value) for key, value in example.kwargs.items()}
         if example.kwargs
         else tuple(free(value) for value in example.args)
@@ -100,10 +96,18 @@ def _translate(model: nn.Module, example: Example, batch: int | None) -> ir.Mode
         program = torch.export.export(
             model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False
         )
+        unused = _unused(program)
         translated = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False)
     if translated is None:
         raise ExportError("torch.onnx returned no model.")
-    return translated.model
+    return Traced(translated.model, unused)
+
+
+def _unused(program: torch.export.ExportedProgram) -> frozenset[str]:
+    signature = program.graph_signature
+    held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    nodes = program.graph_module.graph.nodes
+    return frozenset(held[node.name] for node in nodes if node.name in held and not node.users)
 
 
 def _takes_any(model: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """verify: the packed file, reopened, must give what the model gave.
 
-The largest absolute difference over all outputs is compared with 1e-4 times the output's largest finite value (at
-least 1); half precision models get 2e-2. Outputs of integers or truths must be equal.
+The largest absolute difference over all outputs is compared with 1e-4 times the output's largest finite
+value (at least 1); half precision models get 2e-2. Outputs of integers or truths must be equal.
 
 Raises: ExportError naming the output, the difference and the limit.
 """
@@ -40,7 +40,8 @@ def verify(
 def _difference(name: str, got: np.ndarray, expected: torch.Tensor, tolerance: float) -> float:
     if got.shape != tuple(expected.shape):
         raise ExportError(
-            f"output {name!r} of the packed file has shape {list(got.shape)}, the model's has {list(expected.shape)}."
+            f"output {name!r} of the packed file has shape {list(got.shape)}, "
+            f"the model's has {list(expected.shape)}."
         )
     if not expected.dtype.is_floating_point:
         if not np.array_equal(got, expected.numpy()):
@@ -60,7 +61,7 @@ def _difference(name: str, got: np.ndarray, expected: torch.Tensor, tolerance: f
     limit = tolerance * max(1.0, float(np.abs(want[finite]).max()))
     if not worst <= limit:
         raise ExportError(
-            f"output {name!r} of the packed file differs from the model's by {worst:.2g}, more than {limit:.2g}. "
-            "A model that draws random numbers in eval mode cannot be packed; else please report it."
+            f"output {name!r} of the file differs from the model's by {worst:.2g}, more than {limit:.2g}."
+            " A model that draws random numbers in eval mode cannot be packed; else please report it."
         )
     return worst

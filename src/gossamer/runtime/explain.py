@@ -1,8 +1,8 @@
 """explain: which kernel runs each layer that holds weights, and why.
 
-One row per node of the graph that reads a stored weight of at least two dimensions (a matrix, a kernel, a table);
-the row names the largest one. A weight that passes through a reshaping node first (a transpose, a slice) is followed
-to the node that computes with it.
+One row per node of the graph that reads a stored weight of at least two dimensions (a matrix, a kernel, a
+table); the row names the largest one. A weight that passes through a reshaping node first (a transpose, a
+slice) is followed to the node that computes with it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """graph: what the runtime reads from an ONNX graph, and how coded weights are put back into it.
 
-A .goss file holds a ModelProto without its coded initialisers. `with_initializers` writes it again with a list
-of TensorProto messages at the end of its graph:
+A .goss file holds a ModelProto without its coded initialisers. `with_initializers` writes it again with a
+list of TensorProto messages at the end of its graph:
 
     external   TensorProto{dims, data_type, name, data_location: EXTERNAL}    the session hands over the array
     raw        TensorProto{dims, data_type, name, raw_data}                   a plain ONNX file

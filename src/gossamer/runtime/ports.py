@@ -77,13 +77,19 @@ class Quick:
         if type(value) is not np.ndarray or value.dtype != self._dtype or not value.flags.c_contiguous:
             return False
         shape = value.shape
-        return shape[1:] == self._rest and len(shape) > 0 and (type(self._first) is str or shape[0] == self._first)
+        return (
+            shape[1:] == self._rest
+            and len(shape) > 0
+            and (type(self._first) is str or shape[0] == self._first)
+        )
 
 
 def feed(inputs: Sequence[Port], given: Sequence[Any], named: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """{name: array} as the graph wants it, from one array, several, or a mapping."""
-    if len(given) == 1 and isinstance(given[0], Mapping) and not named:
-        given, named = (), given[0]
+    if len(given) == 1 and not named:
+        (only,) = given
+        if isinstance(only, Mapping):
+            given, named = (), only
     wanted = ", ".join(str(port) for port in inputs)
     if len(given) > len(inputs):
         raise ModelError(f"{len(given)} inputs were given, but the model takes {len(inputs)}: {wanted}.")

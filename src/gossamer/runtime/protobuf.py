@@ -2,7 +2,7 @@
 
 A message is a sequence of fields; a field is `varint(number << 3 | kind)` and a value:
 
-    kind 0  a varint                        kind 2  a length and that many bytes (text, message, packed numbers)
+    kind 0  a varint                        kind 2  a length and that many bytes (text, message, numbers)
     kind 1  eight bytes                     kind 5  four bytes
 
 Raises: HeaderError when the bytes are no such sequence (the graph of a .goss file is not trusted).

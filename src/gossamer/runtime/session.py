@@ -25,7 +25,7 @@ FATAL = 4  # ONNX Runtime's log level: what goes wrong is raised here, not print
 
 
 class Session:
-    """An open file. Call it with numpy arrays; it returns one array, or a dict when there are several outputs."""
+    """An open file. Call it with numpy arrays; it returns one array, or a dict of several outputs."""
 
     def __init__(
         self,
