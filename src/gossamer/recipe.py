@@ -34,7 +34,8 @@ KEYS = ("model", "weights", "data", "seed", "train", "steps", "threads", "name")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model, data, and the steps that make one small file of them. threads: of torch; fixed, so that a run repeats."""
+    """A model, data, and the steps that make one small file of them. threads: of torch (None: one per core);
+    a result repeats bit for bit only with the same number."""
 
     model: str
     data: str
@@ -42,7 +43,7 @@ class Recipe:
     weights: str | None = None
     seed: int = 0
     train: Train | None = None
-    threads: int = 2
+    threads: int | None = None
     name: str = "custom"
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +106,7 @@ def parse(tree: dict[str, Any], place: str = "recipe") -> Recipe:
             weights=tree.get("weights"),
             seed=_whole(tree.get("seed", 0), "seed", place, low=0),
             train=_build(Train, train, f"{place}, train") if train is not None else None,
-            threads=_whole(tree.get("threads", 2), "threads", place, low=1),
+            threads=_whole(tree["threads"], "threads", place, low=1) if tree.get("threads") is not None else None,
             name=str(tree.get("name", "custom")),
         )
     except TypeError as error:

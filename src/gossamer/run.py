@@ -36,15 +36,21 @@ from .steps.apply import apply_one, teacher_of
 from .training import evaluate
 
 
-def run(recipe: Recipe, folder: Path, *, resume: bool = True, progress: bool = True) -> dict[str, Any]:
-    """Run `recipe` in `folder` and return the report (schema 1, docs/json.md)."""
-    torch.set_num_threads(recipe.threads)
+def run(
+    recipe: Recipe, folder: Path, *, store: Path | None = None, resume: bool = True, progress: bool = True
+) -> dict[str, Any]:
+    """Run `recipe` in `folder` and return the report (schema 1, docs/json.md).
+
+    store: where finished stages are kept (default: the folder); runs that share one share their common first stages.
+    """
+    recipe = recipe.replace(threads=recipe.threads or machine.describe()["cores"])
+    torch.set_num_threads(recipe.threads or 1)
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
         for name in ("stages", "work"):
             shutil.rmtree(folder / name, ignore_errors=True)
     data = load_data(recipe.data)
-    original, last, stages = compress(recipe, data, folder, progress=progress)
+    original, last, stages = compress(recipe, data, store or folder, progress=progress)
     lock = recipe.to_dict()
     _write(folder / "recipe.lock.yaml", yaml.safe_dump(lock, sort_keys=False))
     example = example_of(data)
@@ -59,7 +65,7 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = True, progress: bool = T
         packed=packed,
         figures={
             "before": fresh_figures(baseline.path, recipe.data),
-            "after": fresh_figures(packed.path, recipe.data, against=baseline.path, threads=recipe.threads),
+            "after": fresh_figures(packed.path, recipe.data, against=baseline.path, threads=recipe.threads or 1),
         },
         machine=machine.describe(),
     )
@@ -79,9 +85,9 @@ def compress(
     start = load_model(recipe.model, recipe.weights, seed=recipe.seed)
     plan: list[Step] = [*([recipe.train] if recipe.train and not recipe.weights else []), *recipe.steps]
     base = {"model": recipe.model, "state": _fingerprint(start), "data": data.fingerprint(), "seed": recipe.seed}
-    key = stage.key_of("", {**base, "threads": recipe.threads})
+    key = stage.key_of("", {**base, "threads": recipe.threads}, load_data.__module__)
     trained = len(plan) - len(recipe.steps)
-    keys = [key := stage.key_of(key, step.to_dict()) for step in plan]
+    keys = [key := stage.key_of(key, step.to_dict(), type(step).__module__) for step in plan]
     names = [f"{i:02}-{type(s).__name__}-{k}" for i, (s, k) in enumerate(zip(plan, keys, strict=True), 1)]
     if not all((folder / "stages" / name / "stage.json").is_file() for name in names):
         _try(start, plan, trained, data, recipe)

@@ -10,14 +10,16 @@ is there whole or not at all. State is tensors (safetensors) and the format tree
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.util
 import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +33,6 @@ from .formats import WeightFormat
 from .steps import Step
 from .steps.base import Edit
 
-CODE = ("blocks", "data", "distillation", "formats", "methods", "models", "pruning", "steps", "training")
-
-
 @dataclass(frozen=True)
 class Stage:
     """What a finished stage left: the model and everything it had to tell (JSON)."""
@@ -43,20 +42,44 @@ class Stage:
 
 
 @cache
-def code_version() -> str:
-    """Hash of the source files that decide a result."""
-    digest = hashlib.sha256(torch.__version__.encode())
-    root = resources.files(__package__)
-    for name in CODE:
-        for entry in sorted((root / name).iterdir(), key=lambda e: e.name):
-            if entry.name.endswith(".py"):
-                digest.update(entry.name.encode() + entry.read_bytes())
+def code_version(module: str) -> str:
+    """Hash of the source of a module and of all it imports from this package, and of torch's version."""
+    package = __package__ or "gossamer"
+    digest, todo, seen = hashlib.sha256(torch.__version__.encode()), [module], set[str]()
+    while todo:
+        name = todo.pop()
+        spec = None if name in seen or not name.startswith(package) else _spec(name)
+        seen.add(name)
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            continue
+        source = Path(spec.origin).read_bytes()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    inside = name if spec.submodule_search_locations else name.rpartition(".")[0]
+                    base = importlib.util.resolve_name("." * node.level + base, inside)
+                todo += [base, *(f"{base}.{alias.name}" for alias in node.names)] if base != package else [
+                    f"{base}.{alias.name}" for alias in node.names
+                ]
+            elif isinstance(node, ast.Import):
+                todo += [alias.name for alias in node.names]
+    for name in sorted(seen):
+        if name.startswith(package) and (spec := _spec(name)) is not None and spec.origin:
+            digest.update(name.encode() + Path(spec.origin).read_bytes())
     return digest.hexdigest()
 
 
-def key_of(previous: str, decision: dict[str, Any]) -> str:
-    """The key of a stage, from the key of the one before and its own decision."""
-    text = json.dumps([previous, decision, code_version()], sort_keys=True)
+def _spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # an imported name that is not a module
+        return None
+
+
+def key_of(previous: str, decision: dict[str, Any], code: str) -> str:
+    """The key of a stage, from the key of the one before, its own decision, and the module that carries it out."""
+    text = json.dumps([previous, decision, code_version(code)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

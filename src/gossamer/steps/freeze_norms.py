@@ -6,10 +6,10 @@ The function at inference is unchanged. Scale and shift can then be trained, rou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
 
 from ..blocks import Affine
 from ..errors import StepError
@@ -20,8 +20,6 @@ from .base import Context, Edit, Step
 class FreezeNorms(Step):
     """Replace every BatchNorm that keeps running statistics by an Affine block."""
 
-    structural: ClassVar[bool] = True
-
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         found = 0
         for path, module in list(model.named_modules()):
@@ -29,6 +27,9 @@ class FreezeNorms(Step):
                 continue
             if module.running_mean is None:
                 context.skip(path, "keeps no running statistics")
+                continue
+            if parametrize.is_parametrized(module):
+                context.skip(path, "its scale or shift already carries a format; freeze norms before rounding them")
                 continue
             _replace(model, path, Affine.from_norm(module))
             context.edits.append({"norm": path, "channels": module.num_features})
