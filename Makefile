@@ -1,0 +1,71 @@
+# make demo       compress a network on bundled digits, and show the report (about two minutes)
+# make test       all tests
+# make check      what CI runs: format, lint, types, tests, native tests, docs
+# make sanitize   the native code and the damaged files under AddressSanitizer and UBSan
+# make docs       the documentation as pages in site/
+# make clean      remove what was built; make distclean also removes .venv
+#
+# Needs Python 3.11 or newer, a C++ compiler and pip. Everything else goes into .venv, in the versions of
+# constraints.txt, and only again when those or the native sources change.
+
+PYTHON ?= python3
+PYTEST ?= -n auto --dist loadfile
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check format lint types native-test docs sanitize clean distclean
+
+demo: $(STAMP)
+	@OMP_NUM_THREADS= $(BIN)/gossamer demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: format lint types test native-test docs
+
+format: $(STAMP)
+	$(BIN)/ruff format --check .
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+native-test: $(STAMP)
+	$(BIN)/cmake -S . -B build/native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DGOSSAMER_TESTS=ON --log-level=WARNING
+	$(BIN)/cmake --build build/native
+	$(BIN)/ctest --test-dir build/native --output-on-failure
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict --quiet
+
+sanitize: $(STAMP)
+	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	  -DGOSSAMER_TESTS=ON -DGOSSAMER_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+	# Python itself is not built with the sanitizers: they are loaded first, and its own allocations are not leaks
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 GOSSAMER_NATIVE=$(CURDIR)/build/sanitize/libgossamer.so \
+	  $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/test_artifact*.py tests/test_codec*.py)
+
+clean:
+	rm -rf build dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean
+	rm -rf $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt $(NATIVE)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Gossamer needs Python 3.11 or newer; " \
+	  "this is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (minutes on the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compress,dev]'
+	@# its other requirement, torchvision, is needed by none of the networks that the tests take from it
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pytorchcv
+	@touch $@
