@@ -220,6 +220,15 @@ def test_the_adaptive_coder_beats_every_table_on_a_tiny_field() -> None:
     assert min(codec.costs(symbols, 8), key=codec.costs(symbols, 8).__getitem__) == "adaptive"
 
 
+@pytest.mark.parametrize("width", [4, 5, 6])
+def test_a_bell_shaped_field_costs_little_more_than_its_entropy(width: int) -> None:
+    symbols = bell(300, width)
+    learning = (
+        (2**width - 1) / (2 * np.log(2)) / 8
+    )  # what an unknown distribution of K symbols costs at least
+    assert Adaptive.cost_bytes(symbols, width) <= entropy_bytes(symbols) + learning + 6
+
+
 def test_a_field_of_one_symbol_costs_at_most_three_bytes() -> None:
     for symbol, width in ((0, 1), (0, 16), (31, 5), (200, 8), (65_535, 16)):
         assert len(codec.choose(np.full(100_000, symbol), width).payload) <= 3
@@ -312,3 +321,17 @@ def test_payloads_may_be_any_buffer(coder: type[Coder]) -> None:
 def test_bit_packing_puts_the_first_symbol_in_the_lowest_bits() -> None:
     assert Bitpack.encode(np.array([1, 2, 3]), 4) == bytes([0x21, 0x03])
     assert Bitpack.encode(np.array([5, 0, 7, 1]), 3) == bytes([0b11000101, 0b0011])
+
+
+GOLDEN = {  # payloads of (i^2 div 7) mod 23, i = 0..39, at 5 bits: files of this version must stay readable
+    "bitpack": "008020463969b94843494d82b222308d12464bb32812179655",
+    "huffman": "09af0e46e79277fb365200684cd96a9145a2fe2196585efc4abc4f7290f505",
+    "rans": "ae1d714ff1dc00f458a93d16f0e561005edbf83847e6258fdf68",
+    "adaptive": "3ebdeb9da65e3e8df3c701366c0201724b4d0e855e52d1bd8f",
+}
+
+
+def test_payloads_of_this_version_stay_readable() -> None:
+    symbols = (np.arange(40) ** 2 // 7) % 23
+    for tag, payload in GOLDEN.items():
+        assert np.array_equal(codec.decode(tag, bytes.fromhex(payload), 40, 5), symbols)
