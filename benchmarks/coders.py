@@ -94,7 +94,7 @@ def speeds() -> list[dict[str, Any]]:
 
 
 def against_constriction() -> dict[str, float]:
-    """constriction's rANS with the exact distribution as a look-up table, on the field of 5-bit codes."""
+    """constriction's rANS with a categorical model of the exact distribution, on the 5-bit codes."""
     symbols = bell(COUNT, 5)
     chances = histogram(symbols, 5) / symbols.size
     model = constriction.stream.model.Categorical(chances, perfect=False)

@@ -6,7 +6,7 @@ A symbol is a walk down a tree of bits, or an Elias-gamma class and its leading 
 each with and without a quick second estimate and the previous symbol as context, and for up to 16,384
 symbols a tree that starts as a bell or an exponential, named in fifteen bits; it stores the best. It suits
 fields of hundreds to some thousands of symbols, where a table would cost as much as it saves. Decoding is
-slow (some 50 million symbols per second), so `choose` offers it up to LIMIT symbols only.
+slow (20 to 60 million symbols per second), so `choose` offers it up to LIMIT symbols only.
 
 Source: Martin 1979 (range coding); Krichevsky and Trofimov 1981 (the estimate).
 """
