@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import OptionError, nearest
-from .output import Json, console, emit
+from .output import Json, console, emit, notice
 
 
 def compress(
@@ -68,6 +68,11 @@ def finish(command: str, chosen: Any, folder: Path, *, fresh: bool, json: bool) 
     from ..report import table
     from ..run import run
 
+    steps = [
+        *(["Train"] if chosen.train and not chosen.weights else []),
+        *(type(s).__name__ for s in chosen.steps),
+    ]
+    notice("gossamer", f"{chosen.model} on {chosen.data}: {', '.join(steps)}; results go to {folder}")
     report = run(chosen, folder, resume=not fresh, progress=True)
     if json:
         emit(command, {**report, "folder": str(folder), "files": files(folder)})

@@ -59,7 +59,9 @@ def stages(report: Mapping[str, Any]) -> str:
         ]
         if epochs:
             step = (end - start) / len(epochs)
+            first = next((i for i, value in enumerate(epochs) if value >= low), len(epochs) - 1)
             points = [(start + (i + 1) * step, y(value)) for i, value in enumerate(epochs)]
+            points = points[max(first - 1, 0) :]  # the line enters from below the window
             points = [dots[-1][:2], *points] if dots else points
             line = " ".join(f"{x:.1f},{at:.1f}" for x, at in points)
             parts.append(f'<polyline class="epochs" points="{line}"/>')
