@@ -3,6 +3,7 @@
 # make check      what CI runs: format, lint, types, tests, native tests, docs
 # make sanitize   the native code and the damaged files under AddressSanitizer and UBSan
 # make docs       the documentation as pages in site/
+# make figures    write the measured figures into README.md and docs/
 # make clean      remove what was built; make distclean also removes .venv
 #
 # Needs Python 3.11 or newer, a C++ compiler and pip. Everything else goes into .venv, in the versions of
@@ -15,15 +16,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
 
-export OMP_NUM_THREADS ?= 1
-
-.PHONY: demo test check format lint types native-test docs sanitize clean distclean
+.PHONY: demo test check format lint types native-test docs figures sanitize clean distclean
 
 demo: $(STAMP)
-	@OMP_NUM_THREADS= $(BIN)/gossamer demo
+	@$(BIN)/gossamer demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST)
 
 check: format lint types test native-test docs
 
@@ -42,7 +41,10 @@ native-test: $(STAMP)
 	$(BIN)/ctest --test-dir build/native --output-on-failure
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+figures: $(STAMP)
+	$(BIN)/python docs/figures.py
 
 sanitize: $(STAMP)
 	$(BIN)/cmake -S . -B build/sanitize -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
