@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from exporter_cache import operators_read_once  # noqa: F401  # a fixture
 from gossamer import artifact, formats, runtime
 from gossamer.export import pack
 

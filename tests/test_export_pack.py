@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from exporter_cache import operators_read_once  # noqa: F401  # a fixture
 from gossamer import formats, runtime
 from gossamer.errors import ExportError, ModelError, OptionError
 from gossamer.export import pack

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from exporter_cache import operators_read_once  # noqa: F401  # a fixture
 from gossamer import artifact, formats, runtime
 from gossamer.errors import ExportError
 from gossamer.export import pack

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import onnx
@@ -12,8 +13,8 @@ from onnx import TensorProto, helper
 
 from gossamer import artifact, runtime
 from gossamer.errors import ArtifactError, HeaderError, LimitError, ModelError, OptionError
+from gossamer.runtime import feed, plain
 from gossamer.runtime import graph as graphs
-from gossamer.runtime import plain
 from gossamer.runtime import protobuf as pb
 
 
@@ -213,6 +214,25 @@ def test_a_session_lives_on_when_its_file_is_gone(tmp_path):
         noise = [np.full((3, 6), np.nan, np.float32) for _ in range(50)]  # reuses whatever memory was freed
         assert np.isfinite(session(np.ones((2, 6), np.float32))).all()
         del noise
+
+
+def test_large_weights_go_through_a_file_that_is_gone_afterwards(tmp_path, monkeypatch):
+    x = np.random.default_rng(1).standard_normal((4, 6)).astype(np.float32)
+    in_memory = runtime.open(linear())(x)
+    monkeypatch.setattr(feed, "SPILL", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    session = runtime.open(linear())
+
+    assert list(tmp_path.iterdir()) == []
+    np.testing.assert_array_equal(session(x), in_memory)
+
+
+def test_large_weights_are_kept_in_memory_where_no_file_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(feed, "SPILL", 0)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    assert runtime.open(linear())(np.zeros((2, 6), np.float32)).tolist() == [BIAS.tolist()] * 2
 
 
 def test_a_graph_may_not_point_outside_the_file():

@@ -12,6 +12,8 @@ a weight would lose its format, or when the reopened file gives other outputs (t
 from __future__ import annotations
 
 import copy
+import gc
+import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,6 +36,7 @@ from .trace import trace
 from .verify import verify
 
 RESERVED = ("preprocess", "labels", "notes")
+LARGE = 2**22  # weights from which memory matters more than a tenth of a second
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -79,6 +82,8 @@ def pack(
     graph, tensors, notes = _graph(model, call_with, tuple(expected), dynamic_batch, allow_dense)
     if notes:
         about["notes"] = list(notes)
+    if sum(math.prod(item.stored.shape) for item in tensors) > LARGE:
+        gc.collect()  # the exporter's cycles still hold dense weights, and reopening needs room
     half = any(value.dtype in _HALF for value in model.parameters())
     size, difference = _write(target, artifact.Artifact(graph, tensors, about), call_with, expected, half)
     return Packed(target, size, difference, notes)

@@ -3,7 +3,7 @@
 A .goss file holds a ModelProto without its coded initialisers. `with_initializers` writes it again with a
 list of TensorProto messages at the end of its graph:
 
-    external   TensorProto{dims, data_type, name, data_location: EXTERNAL}    the session hands over the array
+    external   TensorProto{dims, data_type, name, data_location: EXTERNAL}    the values come from elsewhere
     raw        TensorProto{dims, data_type, name, raw_data}                   a plain ONNX file
 
 Raises: HeaderError when the graph is no ONNX model, or when it points to data outside the file.
@@ -23,6 +23,7 @@ NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE = 1, 2, 4, 5
 ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 TENSOR_DIM, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
 EXTERNAL = 1
+WEIGHTS = "weights.bin"
 DATA_TYPES = {"float32": 1, "float16": 10, "float64": 11, "bfloat16": 16}
 ITEMSIZE = {"float32": 4, "float16": 2, "float64": 8, "bfloat16": 2}
 MAX_NESTING = 16
@@ -62,10 +63,16 @@ class Initializer:
             + pb.message(TENSOR_NAME, self.name.encode())
         )
 
-    def external(self) -> bytes:
-        """The TensorProto of an array that the session hands over."""
-        place = pb.message(1, b"location") + pb.message(2, b"weights")
-        return self.described() + pb.message(TENSOR_EXTERNAL, place) + pb.integer(TENSOR_LOCATION, EXTERNAL)
+    def external(self, offset: int | None = None) -> bytes:
+        """The TensorProto of an array that the session hands over, or that starts at `offset` of a file."""
+        entries = {"location": WEIGHTS}
+        if offset is not None:
+            entries |= {"offset": str(offset), "length": str(self.size_bytes)}
+        place = b"".join(
+            pb.message(TENSOR_EXTERNAL, pb.message(1, key.encode()) + pb.message(2, value.encode()))
+            for key, value in entries.items()
+        )
+        return self.described() + place + pb.integer(TENSOR_LOCATION, EXTERNAL)
 
     def raw_head(self) -> bytes:
         """The TensorProto up to its values, which must follow."""
@@ -120,8 +127,14 @@ def _messages(data: memoryview, field: int) -> Iterator[memoryview]:
             yield value
 
 
-def with_stubs(model: bytes, initializers: Sequence[Initializer]) -> bytes:
-    """The model with every initializer declared; their arrays are handed to the session apart."""
+def with_stubs(
+    model: bytes, initializers: Sequence[Initializer], offsets: Sequence[int | None] | None = None
+) -> bytes:
+    """The model with every initializer declared; the values come from the session, or from a file."""
     rest, graph = split(model)
-    stubs = b"".join(pb.message(GRAPH_INITIALIZER, item.external()) for item in initializers)
+    places = offsets or [None] * len(initializers)
+    stubs = b"".join(
+        pb.message(GRAPH_INITIALIZER, item.external(place))
+        for item, place in zip(initializers, places, strict=True)
+    )
     return rest + pb.start(MODEL_GRAPH, len(graph) + len(stubs)) + bytes(graph) + stubs

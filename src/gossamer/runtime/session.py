@@ -1,8 +1,5 @@
 """Session: a .goss file, opened and run by ONNX Runtime. Neither torch nor the onnx package is needed.
 
-Opening decodes one weight after the other and hands the arrays to ONNX Runtime, which copies them into the
-layout its kernels want; the decoded arrays are freed then, so an open session holds each weight once.
-
 Raises: ArtifactError and its children for a file that breaks a rule or a graph that does not run, ModelError
 for an input that does not fit.
 """
@@ -17,8 +14,8 @@ import numpy as np
 import onnxruntime as ort
 
 from .. import artifact
-from ..errors import ArtifactError, ModelError, OptionError
-from . import explain, graph, ports, weights
+from ..errors import ArtifactError, GossamerError, ModelError, OptionError
+from . import explain, feed, graph, ports
 
 CPU = ("CPUExecutionProvider",)
 FATAL = 4  # ONNX Runtime's log level: what goes wrong is raised here, not printed
@@ -68,11 +65,11 @@ class Session:
         """Run on arrays by position, by name, or in one mapping."""
         quick = self._quick
         if quick is not None and len(given) == 1 and not named and quick.fits(given[0]):
-            feed = {quick.name: given[0]}
+            arrays = {quick.name: given[0]}
         else:
-            feed = ports.feed(self.inputs, given, named)
+            arrays = ports.feed(self.inputs, given, named)
         try:
-            results = self._session.run(self._names, feed)
+            results = self._session.run(self._names, arrays)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ModelError(f"the model does not run on this input: {_said(error)}") from error
         return results[0] if len(results) == 1 else dict(zip(self._names, results, strict=True))
@@ -105,19 +102,10 @@ def _options(threads: int | None) -> ort.SessionOptions:
 def _create(
     reader: artifact.Reader, options: ort.SessionOptions, providers: Sequence[str], place: str
 ) -> ort.InferenceSession:
-    stubs = weights.initializers(reader)
-    model = graph.with_stubs(reader.graph, stubs)
-    arrays = list(weights.arrays(reader))  # ONNX Runtime reads them until the session exists
     try:
-        values = [
-            ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, graph.DATA_TYPES[stub.dtype])
-            if stub.dtype == "bfloat16"
-            else ort.OrtValue.ortvalue_from_numpy(array)
-            for stub, array in zip(stubs, arrays, strict=True)
-        ]
-        if values:
-            options.add_external_initializers([stub.name for stub in stubs], values)
-        return ort.InferenceSession(model, options, providers=list(providers))
+        return feed.create(reader, options, providers)
+    except GossamerError:
+        raise
     except Exception as error:  # ONNX Runtime's errors share no base class
         raise ArtifactError(f"{place}: ONNX Runtime refuses the graph: {_said(error)}") from error
 
