@@ -33,6 +33,7 @@ from .formats import WeightFormat
 from .steps import Step
 from .steps.base import Edit
 
+
 @dataclass(frozen=True)
 class Stage:
     """What a finished stage left: the model and everything it had to tell (JSON)."""
@@ -43,7 +44,13 @@ class Stage:
 
 @cache
 def code_version(module: str) -> str:
-    """Hash of the source of a module and of all it imports from this package, and of torch's version."""
+    """Hash of the source of a module and of all it imports from this package, and of torch's version.
+
+    The environment variable GOSSAMER_CODE_VERSION replaces it: who changes code and knows that no result changes
+    keeps the finished stages that way.
+    """
+    if fixed := os.environ.get("GOSSAMER_CODE_VERSION"):
+        return fixed
     package = __package__ or "gossamer"
     digest, todo, seen = hashlib.sha256(torch.__version__.encode()), [module], set[str]()
     while todo:
@@ -59,9 +66,11 @@ def code_version(module: str) -> str:
                 if node.level:
                     inside = name if spec.submodule_search_locations else name.rpartition(".")[0]
                     base = importlib.util.resolve_name("." * node.level + base, inside)
-                todo += [base, *(f"{base}.{alias.name}" for alias in node.names)] if base != package else [
-                    f"{base}.{alias.name}" for alias in node.names
-                ]
+                todo += (
+                    [base, *(f"{base}.{alias.name}" for alias in node.names)]
+                    if base != package
+                    else [f"{base}.{alias.name}" for alias in node.names]
+                )
             elif isinstance(node, ast.Import):
                 todo += [alias.name for alias in node.names]
     for name in sorted(seen):
@@ -107,7 +116,11 @@ def save(folder: Path, name: str, model: nn.Module, told: dict[str, Any]) -> Non
 
 
 def load(
-    folder: Path, name: str, fresh: Callable[[], nn.Module], earlier: list[tuple[Step, list[Edit]]], step: Step | None
+    folder: Path,
+    name: str,
+    fresh: Callable[[], nn.Module],
+    earlier: list[tuple[Step, list[Edit]]],
+    step: Step | None,
 ) -> Stage | None:
     """The kept stage, or None. `fresh` makes the plain model; the structural edits so far are repeated on it."""
     place = folder / "stages" / name
@@ -118,7 +131,11 @@ def load(
     for done, edits in [*earlier, *([(step, told.get("edits", []))] if step is not None else [])]:
         model = done.rebuild(model, edits)
     known: dict[str, type[WeightFormat]] = {n: getattr(formats, n) for n in formats.__all__}
-    known |= {n: c for n in methods.__all__ if isinstance(c := getattr(methods, n), type) and issubclass(c, WeightFormat)}
+    known |= {
+        n: c
+        for n in methods.__all__
+        if isinstance(c := getattr(methods, n), type) and issubclass(c, WeightFormat)
+    }
     trees = {n: formats.from_dict(tree, known) for n, tree in told.pop("formats").items()}
     formats.restore(model, load_file(place / "state.safetensors"), trees)
     return Stage(model, told)

@@ -59,12 +59,35 @@ def attach(module: nn.Module, name: str, format: WeightFormat, parts: Parts | No
     """Represent `module.name` in `format`, encoding its present value (or taking `parts` as they are)."""
     if parametrize.is_parametrized(module, name):
         raise FormatError(f"{type(module).__name__}.{name} already has a format; refine it, or detach it first.")
+    _own_class(module)
     parametrize.register_parametrization(module, name, Attached(format, parts), unsafe=True)
 
 
 def detach(module: nn.Module, name: str) -> None:
     """Turn the weight back into a plain parameter with its decoded value."""
-    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    value = getattr(module, name).detach().clone()
+    _own_class(module)
+    delattr(type(module), name)
+    del module.parametrizations[name]  # type: ignore[operator,union-attr]  # a ModuleDict
+    if not len(module.parametrizations):  # type: ignore[arg-type]  # a ModuleDict
+        del module.parametrizations
+        module.__class__ = type(module).__bases__[0]
+    module.register_parameter(name, nn.Parameter(value))
+    _restore_order(module)
+
+
+def _own_class(module: nn.Module) -> None:
+    """Give a parametrized module a class of its own: torch puts the properties on the class, which a deep copy shares."""
+    if parametrize.is_parametrized(module):
+        cls = type(module)
+        body = {k: v for k, v in vars(cls).items() if k not in ("__dict__", "__weakref__")}
+        module.__class__ = type(cls.__name__, cls.__bases__, body)
+
+
+def _restore_order(module: nn.Module) -> None:
+    """Put a weight before its bias again, as in the module's constructor."""
+    names = sorted(module._parameters, key=lambda n: (n == "bias", n != "weight"))
+    module._parameters = {n: module._parameters[n] for n in names}
 
 
 def attached(model: nn.Module) -> dict[str, Attached]:
@@ -151,7 +174,9 @@ def restore(model: nn.Module, tensors: dict[str, Tensor], formats: dict[str, Wei
         path = name.rpartition(".")[0]
         prefix = _join(path, f"parametrizations.{leaf}")
         floats = [tensors[k] for k in _ordered(tensors, prefix)]
-        buffers = {k.removeprefix(f"{prefix}.0."): v for k, v in tensors.items() if k.startswith(f"{prefix}.0.")}
+        buffers = {
+            k.removeprefix(f"{prefix}.0."): v for k, v in tensors.items() if k.startswith(f"{prefix}.0.")
+        }
         given = iter(floats)
         parts = tuple(
             buffers[part.replace(".", "_")] if part.replace(".", "_") in buffers else next(given)

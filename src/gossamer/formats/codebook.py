@@ -41,7 +41,9 @@ class Codebook(WeightFormat):
         if not (isinstance(self.bits, int) and 1 <= self.bits <= 12):
             raise OptionError(f"Codebook: bits must be 1 to 12; received {self.bits!r}.")
         if self.init not in kmeans.INITS:
-            raise OptionError(f"Codebook: unknown init {self.init!r}. {nearest(str(self.init), kmeans.INITS)}")
+            raise OptionError(
+                f"Codebook: unknown init {self.init!r}. {nearest(str(self.init), kmeans.INITS)}"
+            )
 
     def encode(self, dense: Tensor) -> Parts:
         if dense.numel() == 0:

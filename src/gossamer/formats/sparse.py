@@ -54,9 +54,7 @@ class Sparse(WeightFormat):
         flat = mask.detach().cpu().numpy().reshape(-1).copy()
         flat[flat] = kept
         fields, options = encode_positions(flat.reshape(mask.shape))
-        sparse = Stored(
-            self.layout, tuple(mask.shape), fields, {"values": _select(inner, kept)}, options
-        )
+        sparse = Stored(self.layout, tuple(mask.shape), fields, {"values": _select(inner, kept)}, options)
         if inner.layout != "uniform":
             return sparse
         grid = _spread(inner, flat, kept, tuple(mask.shape))
@@ -69,7 +67,9 @@ class Sparse(WeightFormat):
 def _select(stored: Stored, kept: np.ndarray[Any, Any]) -> Stored:
     """The node over the kept entries only; every field with one value per entry is cut."""
     if stored.inner:
-        raise FormatError(f"Sparse: values of layout {stored.layout!r} hold inner nodes. Use a leaf format inside Sparse.")
+        raise FormatError(
+            f"Sparse: values of layout {stored.layout!r} hold inner nodes. Use a leaf format inside Sparse."
+        )
     fields = {
         name: dataclasses.replace(f, values=f.values[kept]) if name in ("codes", "values") else f
         for name, f in stored.fields.items()
@@ -77,7 +77,9 @@ def _select(stored: Stored, kept: np.ndarray[Any, Any]) -> Stored:
     return dataclasses.replace(stored, shape=(int(kept.sum()),), fields=fields)
 
 
-def _spread(inner: Stored, flat: np.ndarray[Any, Any], kept: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Stored:
+def _spread(
+    inner: Stored, flat: np.ndarray[Any, Any], kept: np.ndarray[Any, Any], shape: tuple[int, ...]
+) -> Stored:
     """A uniform grid over the whole shape, with the code of zero where nothing is kept."""
     codes = inner.fields["codes"]
     assert isinstance(codes, Ints)

@@ -42,9 +42,13 @@ class Uniform(WeightFormat):
 
     def __post_init__(self) -> None:
         if self.bits is not None and not (isinstance(self.bits, int) and 2 <= self.bits <= 16):
-            raise OptionError(f"Uniform: bits must be 2 to 16, or None for an open range; received {self.bits!r}.")
+            raise OptionError(
+                f"Uniform: bits must be 2 to 16, or None for an open range; received {self.bits!r}."
+            )
         if self.granularity not in ("tensor", "channel"):
-            raise OptionError(f"Uniform: granularity is 'tensor' or 'channel'; received {self.granularity!r}.")
+            raise OptionError(
+                f"Uniform: granularity is 'tensor' or 'channel'; received {self.granularity!r}."
+            )
         if self.fit not in ("max", "mse"):
             raise OptionError(f"Uniform: fit is 'max' or 'mse'; received {self.fit!r}.")
         if self.step is not None and not self.step > 0:
@@ -105,7 +109,9 @@ class Uniform(WeightFormat):
         if rows.numel() == 0:
             return rows.new_ones(rows.shape[0])
         tiny = torch.finfo(torch.float32).tiny * 2**16
-        full = (rows.abs().amax(dim=1) / self.largest).clamp_min(tiny)  # an all-zero channel would divide 0 by 0
+        full = (rows.abs().amax(dim=1) / self.largest).clamp_min(
+            tiny
+        )  # an all-zero channel would divide 0 by 0
         if self.fit == "max":
             return full
         best, best_error = full.clone(), torch.full_like(full, float("inf"))

@@ -1,0 +1,211 @@
+"""The contract of every exported format, and what each one promises of its own."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gossamer import formats
+from gossamer.artifact import layouts
+from gossamer.errors import FormatError, OptionError
+from gossamer.formats import Codebook, Dense, Sparse, Uniform, kmeans
+
+LEAVES = [
+    Dense(),
+    Dense(dtype="float16"),
+    Dense(dtype="bfloat16"),
+    Uniform(bits=2),
+    Uniform(bits=8),
+    Uniform(bits=4, granularity="channel", fit="mse"),
+    Uniform(bits=None, step=0.05),
+    Codebook(bits=1),
+    Codebook(bits=4),
+    Codebook(bits=9, init="density"),
+]
+TREES = [*LEAVES, Sparse(), *(Sparse(values=leaf) for leaf in LEAVES if getattr(leaf, "granularity", "") != "channel")]
+SHAPES = [(6, 10), (4, 3, 3, 3), (17,), (1, 1)]
+
+
+def weight(shape: tuple[int, ...], *, seed: int = 0, density: float = 1.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(shape, generator=generator)
+    return dense * (torch.rand(shape, generator=generator) < density)
+
+
+def named(tree: formats.WeightFormat) -> str:
+    return str(tree.to_dict())
+
+
+def test_every_exported_format_is_in_the_contract() -> None:
+    covered = {type(t).__name__ for t in TREES}
+
+    assert covered == set(formats.__all__)
+
+
+@pytest.mark.parametrize("tree", TREES, ids=named)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_stored_fields_rebuild_the_trained_weight_bit_for_bit(tree: formats.WeightFormat, shape: tuple[int, ...]) -> None:
+    dense = weight(shape, density=0.4 if isinstance(tree, Sparse) else 1.0)
+    dense.view(-1)[0] = 0.7  # at least one survivor
+    parts = tree.encode(dense)
+
+    rebuilt = layouts.rebuild(tree.store(*parts))
+
+    assert rebuilt.dtype == np.float32
+    assert np.array_equal(rebuilt, tree.decode(*parts).detach().numpy())
+
+
+@pytest.mark.parametrize("tree", TREES, ids=named)
+def test_gradient_reaches_every_trained_part(tree: formats.WeightFormat) -> None:
+    parts = tree.encode(weight((6, 40), density=0.5 if isinstance(tree, Sparse) else 1.0))
+    trained = tree.trained(*parts)
+    leaves = [p.clone().requires_grad_() if t else p for p, t in zip(parts, trained, strict=True)]
+
+    tree.decode(*leaves).square().sum().backward()
+
+    assert any(trained)
+    for part, is_trained in zip(leaves, trained, strict=True):
+        if is_trained:
+            assert part.grad is not None
+            assert part.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("tree", TREES, ids=named)
+def test_a_format_survives_being_written_as_data(tree: formats.WeightFormat) -> None:
+    known = {n: getattr(formats, n) for n in formats.__all__}
+
+    assert formats.from_dict(tree.to_dict(), known) == tree
+
+
+@pytest.mark.parametrize("tree", TREES, ids=named)
+def test_a_model_with_a_format_keeps_it_through_state_and_restore(tree: formats.WeightFormat) -> None:
+    def fresh() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3))
+
+    model = fresh()
+    model[0].weight.data = weight((8, 12), density=0.5)
+    formats.refine(model, "0.weight", tree)
+    x = weight((5, 12), seed=3)
+
+    tensors, trees = formats.state(model)
+    known = {n: getattr(formats, n) for n in formats.__all__}
+    again = formats.restore(fresh(), tensors, {k: formats.from_dict(t, known) for k, t in trees.items()})
+
+    assert torch.equal(again(x), model(x))
+    assert torch.equal(formats.baked(model)(x), model(x))
+    assert [n for n, _ in formats.baked(model).named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+
+
+@pytest.mark.parametrize("tree", TREES, ids=named)
+def test_nan_weights_are_refused_by_name(tree: formats.WeightFormat) -> None:
+    dense = weight((4, 5))
+    dense[1, 1] = float("nan")
+
+    with pytest.raises(FormatError, match="1 of .* NaN"):
+        tree.encode(dense)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: Uniform(bits=1),
+        lambda: Uniform(bits=None),
+        lambda: Uniform(granularity="row"),
+        lambda: Uniform(step=-1.0),
+        lambda: Uniform(fit="median"),
+        lambda: Codebook(bits=0),
+        lambda: Codebook(init="kmeans++"),
+        lambda: Dense(dtype="float8"),
+    ],
+)
+def test_a_wrong_option_says_what_it_received(wrong: object) -> None:
+    with pytest.raises(OptionError, match="received|unknown|needs a step"):
+        wrong()  # type: ignore[operator]
+
+
+def test_training_never_revives_a_pruned_weight_and_never_leaves_the_codebook() -> None:
+    model = nn.Linear(20, 10)
+    model.weight.data *= torch.rand(10, 20) < 0.3
+    pruned = model.weight.data == 0
+    formats.refine(model, "weight", Sparse())
+    formats.refine(model, "weight", Codebook(bits=2))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+
+    for _ in range(20):
+        optimizer.zero_grad()
+        (model(torch.randn(16, 20)) - 1).square().mean().backward()
+        optimizer.step()
+
+    assert (model.weight[pruned] == 0).all()
+    assert model.weight[~pruned].unique().numel() <= 4
+
+
+def test_the_gradient_of_a_centroid_is_the_sum_over_its_weights() -> None:
+    tree = Codebook(bits=3)
+    codes, centroids = tree.encode(weight((9, 13)))
+    centroids.requires_grad_()
+    upstream = weight((9, 13), seed=5)
+
+    tree.decode(codes, centroids).backward(upstream)
+
+    by_hand = [sum(float(g) for g, c in zip(upstream.flatten(), codes.flatten(), strict=True) if c == k) for k in range(8)]
+    assert torch.allclose(centroids.grad, torch.tensor(by_hand), atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("granularity", ["tensor", "channel"])
+def test_uniform_weight_is_within_half_a_step(bits: int, granularity: str) -> None:
+    dense = weight((6, 10))
+    tree = Uniform(bits=bits, granularity=granularity, fit="max")
+    latent, scale = tree.encode(dense)
+
+    error = (tree.decode(latent, scale) - dense).abs()
+
+    assert (error <= scale.reshape(-1, 1) / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize("init", kmeans.INITS)
+def test_kmeans_reaches_a_fixed_point_of_lloyd(init: str) -> None:
+    weights = weight((400,)).numpy().astype(np.float64)
+
+    centroids = kmeans.kmeans(weights, 6, init=init, iterations=1000)
+
+    nearest = np.abs(weights[:, None] - centroids).argmin(axis=1)
+    for k in set(nearest):
+        assert centroids[k] == pytest.approx(weights[nearest == k].mean())
+
+
+def test_optimal_kmeans_is_the_best_of_all_partitions() -> None:
+    weights = np.sort(weight((11,)).numpy().astype(np.float64))
+
+    def error(cuts: tuple[int, ...]) -> float:
+        groups = np.split(weights, cuts)
+        return sum(float(((g - g.mean()) ** 2).sum()) for g in groups)
+
+    best = min(error(cuts) for cuts in itertools.combinations(range(1, 11), 3))
+    centroids = kmeans.kmeans(weights, 4, init="optimal")
+    ours = float(((weights - centroids[kmeans.assign(weights, centroids)]) ** 2).sum())
+
+    assert ours == pytest.approx(best)
+
+
+def test_linear_initialization_keeps_the_largest_weights() -> None:
+    weights = np.concatenate([weight((2000,)).numpy() * 0.05, [1.0, -1.0]])
+
+    linear = kmeans.kmeans(weights, 8, init="linear")
+
+    assert (linear.min(), linear.max()) == (-1.0, 1.0)
+
+
+def test_a_pruned_grid_of_codes_is_never_larger_than_its_positions() -> None:
+    dense = weight((64, 64), density=0.8)
+    parts = Sparse(values=Uniform(bits=3)).encode(dense)
+
+    stored = Sparse(values=Uniform(bits=3)).store(*parts)
+
+    assert stored.layout == "uniform"  # at 80 % the zeros are cheaper inside the grid than as positions
