@@ -1,7 +1,7 @@
 """What the documentation shows works, and what it claims was measured.
 
 Blocks marked `python` are executed, lines of `console` blocks that begin with `$ gossamer` are run, all of it
-offline on the bundled digits. Only the training is shortened, by settings added at the end of a `compress` line.
+offline on the bundled digits. Only the training is shortened, by settings added to the end of a `compress`.
 """
 
 from __future__ import annotations
