@@ -40,7 +40,9 @@ def home() -> Path:
     for folder in [Path.cwd(), *Path.cwd().parents, *Path(__file__).resolve().parents]:
         if (folder / "papers").is_dir() and any((folder / "papers").glob("*.yaml")):
             return folder / "papers"
-    raise OptionError("There is no folder papers/ here. Run this in a checkout of the project, or name a .yaml file.")
+    raise OptionError(
+        "There is no folder papers/ here. Run this in a checkout of the project, or name a .yaml file."
+    )
 
 
 def names() -> list[str]:
@@ -48,7 +50,9 @@ def names() -> list[str]:
     return sorted(path.stem for path in home().glob("*.yaml"))
 
 
-def run_paper(name_or_path: str | Path, *, folder: Path | None = None, progress: bool = True) -> dict[str, Any]:
+def run_paper(
+    name_or_path: str | Path, *, folder: Path | None = None, progress: bool = True
+) -> dict[str, Any]:
     """Run a paper's recipes, judge its claims, and write its results; finished runs are taken from the run folder."""
     path = Path(name_or_path)
     if path.suffix != ".yaml":
@@ -70,7 +74,9 @@ def run_paper(name_or_path: str | Path, *, folder: Path | None = None, progress:
             for seed in own
         ]
         if key in kept:
-            files.append(_keep(folder / key / f"seed-{own[0]}" / "model.goss", path.parent, f"{path.stem}-{key}"))
+            files.append(
+                _keep(folder / key / f"seed-{own[0]}" / "model.goss", path.parent, f"{path.stem}-{key}")
+            )
     result = {
         "schema": SCHEMA,
         "paper": path.stem,
@@ -114,7 +120,9 @@ def expand(runs: dict[str, Any], key: str, name: str) -> Recipe:
     return parse({**tree, "name": name}, name)
 
 
-def judge(claim: dict[str, Any], reports: dict[str, list[dict[str, Any]]], seeds: list[int]) -> dict[str, Any]:
+def judge(
+    claim: dict[str, Any], reports: dict[str, list[dict[str, Any]]], seeds: list[int]
+) -> dict[str, Any]:
     """One row of the results: the claim as text, our mean figure, its spread over the seeds, and the verdict."""
     values = [figure_of(report, claim["figure"]) for report in reports[claim["run"]]]
     if "minus" in claim:
@@ -125,7 +133,9 @@ def judge(claim: dict[str, Any], reports: dict[str, list[dict[str, Any]]], seeds
     holds = (bounds["at_least"] is None or mean >= bounds["at_least"]) and (
         bounds["at_most"] is None or mean <= bounds["at_most"]
     )
-    said = " and ".join(f"{word.replace('_', ' ')} {bound}" for word, bound in bounds.items() if bound is not None)
+    said = " and ".join(
+        f"{word.replace('_', ' ')} {bound}" for word, bound in bounds.items() if bound is not None
+    )
     return {
         "name": claim["name"],
         "published": claim.get("published"),
@@ -153,7 +163,9 @@ def figure_of(report: dict[str, Any], path: str) -> float:
             value = value[int(part)] if isinstance(value, list) else value[part]
         except (KeyError, IndexError, ValueError):
             known = list(value) if isinstance(value, dict) else [f"0..{len(value) - 1}"]
-            raise OptionError(f"A claim asks for the figure {path!r}, but {part!r} is not there. {nearest(part, known)}") from None
+            raise OptionError(
+                f"A claim asks for the figure {path!r}, but {part!r} is not there. {nearest(part, known)}"
+            ) from None
     return float(value)
 
 
@@ -173,7 +185,12 @@ def _summary(report: dict[str, Any]) -> dict[str, Any]:
         "error_percent": figure_of(report, "error_percent"),
         "latency_ratio": report["ratios"]["latency"],
         "stages": [
-            {"name": s["name"], "validation_accuracy": s["validation_accuracy"], "density": s["density"], "seconds": s["seconds"]}
+            {
+                "name": s["name"],
+                "validation_accuracy": s["validation_accuracy"],
+                "density": s["density"],
+                "seconds": s["seconds"],
+            }
             for s in report["stages"]
         ],
     }

@@ -67,7 +67,9 @@ class Recipe:
 def names() -> list[str]:
     """The recipes that come with the package."""
     folder = resources.files(__package__) / "recipes"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def load(source: str | Path | dict[str, Any], **overrides: Any) -> Recipe:
@@ -80,7 +82,9 @@ def load(source: str | Path | dict[str, Any], **overrides: Any) -> Recipe:
     except yaml.YAMLError as error:
         raise OptionError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(tree, dict):
-        raise OptionError(f"{source}: a recipe is a mapping with {', '.join(KEYS)}; received {type(tree).__name__}.")
+        raise OptionError(
+            f"{source}: a recipe is a mapping with {', '.join(KEYS)}; received {type(tree).__name__}."
+        )
     return parse({"name": name, **tree, **overrides}, str(source))
 
 
@@ -91,7 +95,9 @@ def parse(tree: dict[str, Any], place: str = "recipe") -> Recipe:
             raise OptionError(f"{place}: unknown key {key!r}. {nearest(str(key), KEYS)}")
     for key in ("model", "data"):
         if not isinstance(tree.get(key), str):
-            raise OptionError(f"{place}: {key} must name a {key}; received {tree.get(key)!r}. Write {key}: NAME.")
+            raise OptionError(
+                f"{place}: {key} must name a {key}; received {tree.get(key)!r}. Write {key}: NAME."
+            )
     listed = tree.get("steps")
     if not isinstance(listed, list) or not listed:
         raise OptionError(f"{place}: steps must be a list of at least one step; received {listed!r}.")
@@ -106,7 +112,9 @@ def parse(tree: dict[str, Any], place: str = "recipe") -> Recipe:
             weights=tree.get("weights"),
             seed=_whole(tree.get("seed", 0), "seed", place, low=0),
             train=_build(Train, train, f"{place}, train") if train is not None else None,
-            threads=_whole(tree["threads"], "threads", place, low=1) if tree.get("threads") is not None else None,
+            threads=_whole(tree["threads"], "threads", place, low=1)
+            if tree.get("threads") is not None
+            else None,
             name=str(tree.get("name", "custom")),
         )
     except TypeError as error:
@@ -151,8 +159,12 @@ def _read(source: str | Path) -> tuple[str, str]:
             raise OptionError(f"{source}: no such recipe file.")
         return path.read_text(encoding="utf-8"), path.stem.removesuffix(".lock")
     if str(source) not in names():
-        raise OptionError(f"Unknown recipe {str(source)!r}. {nearest(str(source), names())} Or name a .yaml file.")
-    return (resources.files(__package__) / "recipes" / f"{source}.yaml").read_text(encoding="utf-8"), str(source)
+        raise OptionError(
+            f"Unknown recipe {str(source)!r}. {nearest(str(source), names())} Or name a .yaml file."
+        )
+    return (resources.files(__package__) / "recipes" / f"{source}.yaml").read_text(encoding="utf-8"), str(
+        source
+    )
 
 
 def _whole(value: Any, what: str, place: str, *, low: int) -> int:

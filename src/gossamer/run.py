@@ -65,7 +65,9 @@ def run(
         packed=packed,
         figures={
             "before": fresh_figures(baseline.path, recipe.data),
-            "after": fresh_figures(packed.path, recipe.data, against=baseline.path, threads=recipe.threads or 1),
+            "after": fresh_figures(
+                packed.path, recipe.data, against=baseline.path, threads=recipe.threads or 1
+            ),
         },
         machine=machine.describe(),
     )
@@ -84,7 +86,12 @@ def compress(
 
     start = load_model(recipe.model, recipe.weights, seed=recipe.seed)
     plan: list[Step] = [*([recipe.train] if recipe.train and not recipe.weights else []), *recipe.steps]
-    base = {"model": recipe.model, "state": _fingerprint(start), "data": data.fingerprint(), "seed": recipe.seed}
+    base = {
+        "model": recipe.model,
+        "state": _fingerprint(start),
+        "data": data.fingerprint(),
+        "seed": recipe.seed,
+    }
     key = stage.key_of("", {**base, "threads": recipe.threads}, load_data.__module__)
     trained = len(plan) - len(recipe.steps)
     keys = [key := stage.key_of(key, step.to_dict(), type(step).__module__) for step in plan]
@@ -142,7 +149,9 @@ def _one(
 def _try(start: nn.Module, plan: list[Step], trained: int, data: Data, recipe: Recipe) -> None:
     """Every step on one batch, so that what cannot work fails before hours are spent."""
     model = copy.deepcopy(start)
-    context = Context(data=data, example=example_of(data), seed=recipe.seed, trial=True, teacher=teacher_of(start))
+    context = Context(
+        data=data, example=example_of(data), seed=recipe.seed, trial=True, teacher=teacher_of(start)
+    )
     outputs = evaluate(model, data.validation.subset(range(1)), data.preprocess)
     if outputs.total != 1:
         raise ModelError(f"{recipe.model}: the model could not be evaluated on one example.")
@@ -174,4 +183,3 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise GossamerError(f"{path}: could not be written ({error.strerror}).") from error
-

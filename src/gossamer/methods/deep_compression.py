@@ -24,7 +24,15 @@ from ..artifact import Reader, inspect, layouts
 from ..codec import gaps
 from ..errors import OptionError
 
-COLUMNS = ("kept_percent", "code_bits", "code_bits_huffman", "index_bits", "index_bits_huffman", "pq_percent", "pqh_percent")
+COLUMNS = (
+    "kept_percent",
+    "code_bits",
+    "code_bits_huffman",
+    "index_bits",
+    "index_bits_huffman",
+    "pq_percent",
+    "pqh_percent",
+)
 
 
 def dropout_after(before: float, connections_before: int, connections_after: int) -> float:

@@ -36,7 +36,9 @@ def exact_count(sparsity: float, total: int) -> int:
 def by_quality(weight: Tensor, quality: float) -> Tensor:
     """The mask |w| > quality * std(w), the standard deviation over the non-zero weights."""
     if not quality >= 0:
-        raise OptionError(f"quality is a multiple of the standard deviation, at least 0; received {quality!r}.")
+        raise OptionError(
+            f"quality is a multiple of the standard deviation, at least 0; received {quality!r}."
+        )
     alive = weight.detach()[weight.detach() != 0]
     threshold = quality * float(alive.std(correction=0)) if alive.numel() else 0.0
     return weight.detach().abs() > threshold

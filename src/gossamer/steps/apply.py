@@ -70,7 +70,9 @@ def check_order(steps: Sequence[Step], model: nn.Module | None = None) -> None:
     """Structural steps come before any step that attaches formats."""
     for step in steps:
         if not isinstance(step, Step):
-            raise OptionError(f"A list of steps holds steps such as gs.Prune(sparsity=0.9); received {step!r}.")
+            raise OptionError(
+                f"A list of steps holds steps such as gs.Prune(sparsity=0.9); received {step!r}."
+            )
     formatted = "the model already carries formats" if model is not None and formats.attached(model) else None
     for index, step in enumerate(steps, 1):
         name = type(step).__name__

@@ -51,7 +51,9 @@ class Context:
     def need_data(self, step: str) -> Data:
         """The data, or an error that says who needs it."""
         if self.data is None:
-            raise StepError(f"{step} needs data to train or measure on. Pass data=gs.load_data(...), or drop the step.")
+            raise StepError(
+                f"{step} needs data to train or measure on. Pass data=gs.load_data(...), or drop the step."
+            )
         return self.data
 
     def train(self, model: nn.Module, place: str, *, epochs: int, **options: Any) -> None:
@@ -112,7 +114,9 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
     return {n: w for n, w in formats.plain_parameters(model).items() if n.removesuffix(".weight") in layers}
 
 
-def choose(model: nn.Module, layers: Iterable[str] | None, skip: Iterable[str], context: Context) -> dict[str, Tensor]:
+def choose(
+    model: nn.Module, layers: Iterable[str] | None, skip: Iterable[str], context: Context
+) -> dict[str, Tensor]:
     """The weights a step works on: those of `layers` (names or globs; None: all), less `skip`; tied ones are skipped."""
     known = weights(model) if layers is None else formats.plain_parameters(model)
     chosen = known if layers is None else {n: known[n] for pattern in layers for n in match(pattern, known)}

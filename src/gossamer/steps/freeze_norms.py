@@ -29,7 +29,9 @@ class FreezeNorms(Step):
                 context.skip(path, "keeps no running statistics")
                 continue
             if parametrize.is_parametrized(module):
-                context.skip(path, "its scale or shift already carries a format; freeze norms before rounding them")
+                context.skip(
+                    path, "its scale or shift already carries a format; freeze norms before rounding them"
+                )
                 continue
             _replace(model, path, Affine.from_norm(module))
             context.edits.append({"norm": path, "channels": module.num_features})

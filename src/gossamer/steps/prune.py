@@ -53,19 +53,29 @@ class Prune(Finetune):
         super().__post_init__()
         given = [n for n in ("sparsity", "density", "quality") if getattr(self, n) is not None]
         if len(given) != 1:
-            raise OptionError(f"Prune needs exactly one of sparsity, density, quality; received {', '.join(given) or 'none'}.")
+            raise OptionError(
+                f"Prune needs exactly one of sparsity, density, quality; received {', '.join(given) or 'none'}."
+            )
         for value in _values(self.sparsity):
             if not 0 <= value < 1:
-                raise OptionError(f"Prune: sparsity is the fraction of zeros, 0 <= sparsity < 1; received {value!r}.")
+                raise OptionError(
+                    f"Prune: sparsity is the fraction of zeros, 0 <= sparsity < 1; received {value!r}."
+                )
         for value in _values(self.density):
             if not 0 < value <= 1:
-                raise OptionError(f"Prune: density is the fraction kept, 0 < density <= 1; received {value!r}.")
+                raise OptionError(
+                    f"Prune: density is the fraction kept, 0 < density <= 1; received {value!r}."
+                )
         if self.scope not in ("layer", "global"):
             raise OptionError(f"Prune: scope is 'layer' or 'global'; received {self.scope!r}.")
-        if self.scope == "global" and (self.quality is not None or isinstance(self.sparsity or self.density, Mapping)):
+        if self.scope == "global" and (
+            self.quality is not None or isinstance(self.sparsity or self.density, Mapping)
+        ):
             raise OptionError("Prune: scope 'global' takes one number for sparsity or density.")
         if self.criterion not in CRITERIA:
-            raise OptionError(f"Prune: unknown criterion {self.criterion!r}. {nearest(str(self.criterion), CRITERIA)}")
+            raise OptionError(
+                f"Prune: unknown criterion {self.criterion!r}. {nearest(str(self.criterion), CRITERIA)}"
+            )
         sparsities(self.rounds_schedule, 0.5, self.rounds)
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
@@ -80,7 +90,9 @@ class Prune(Finetune):
             if epochs:
                 context.train(model, f"prune-{r + 1}", **{**self.options(context), "epochs": epochs})
         if _zeros(model, names) <= before and not context.trial:
-            raise StepError("Prune touched nothing: no weight was below the threshold. Raise the sparsity or the quality.")
+            raise StepError(
+                "Prune touched nothing: no weight was below the threshold. Raise the sparsity or the quality."
+            )
         return model
 
     def _targets(self, model: nn.Module, context: Context) -> dict[str, Tensor]:
@@ -92,7 +104,9 @@ class Prune(Finetune):
                 context.skip(name, "no sparsity given for this layer")
             chosen = {name: weight for name, weight in chosen.items() if name in wanted}
         if not chosen:
-            raise StepError("Prune found no convolution, linear or embedding weight. Name the weights with layers=[...].")
+            raise StepError(
+                "Prune found no convolution, linear or embedding weight. Name the weights with layers=[...]."
+            )
         return chosen
 
     @torch.no_grad()

@@ -41,7 +41,9 @@ class Share(Step):
             if name not in bits:
                 context.skip(name, "no bits given for this layer")
             elif weight.numel() <= 2 ** bits[name]:
-                context.skip(name, f"{weight.numel()} weights are not more than {2 ** bits[name]} shared values")
+                context.skip(
+                    name, f"{weight.numel()} weights are not more than {2 ** bits[name]} shared values"
+                )
             else:
                 formats.refine(model, name, Codebook(bits=bits[name], init=self.init, seed=context.seed))
                 touched += 1

@@ -36,15 +36,21 @@ class Train(Step):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.epochs, int) and self.epochs >= 0):
-            raise OptionError(f"{type(self).__name__}: epochs is a whole number, at least 0; received {self.epochs!r}.")
+            raise OptionError(
+                f"{type(self).__name__}: epochs is a whole number, at least 0; received {self.epochs!r}."
+            )
         if not self.lr > 0:
             raise OptionError(f"{type(self).__name__}: lr must be positive; received {self.lr!r}.")
         if self.batch_size < 1:
-            raise OptionError(f"{type(self).__name__}: batch_size must be at least 1; received {self.batch_size!r}.")
+            raise OptionError(
+                f"{type(self).__name__}: batch_size must be at least 1; received {self.batch_size!r}."
+            )
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         if self.epochs == 0:
-            raise StepError(f"{type(self).__name__} with epochs=0 would touch nothing. Drop the step, or train longer.")
+            raise StepError(
+                f"{type(self).__name__} with epochs=0 would touch nothing. Drop the step, or train longer."
+            )
         context.train(model, type(self).__name__.lower(), **self.options(context))
         return model
 
@@ -86,6 +92,8 @@ class Finetune(Train):
         options = super().options(context)
         if self.teacher is not None:
             if context.teacher is None:
-                raise StepError("Finetune: no original network to learn from. Use teacher=null, or run it through gs.apply.")
+                raise StepError(
+                    "Finetune: no original network to learn from. Use teacher=null, or run it through gs.apply."
+                )
             options["loss"] = SoftTargets(context.teacher, temperature=self.temperature, weight=self.weight)
         return options
