@@ -445,6 +445,16 @@ RESULT = {
 }
 
 
+RESULT |= {
+    "tables": {
+        "lenet300": [
+            {"layer": "fc1", "published": {"weights kept %": 8, "code bits": 6}}
+            | {"ours": {"weights kept %": 8.01, "code bits": 5.5}}
+        ]
+    }
+}
+
+
 def test_paper_shows_every_claim_and_its_verdict(call, monkeypatch):
     known = types.ModuleType("gossamer.papers")
     known.names = lambda: ["deep-compression"]  # type: ignore[attr-defined]
@@ -455,6 +465,7 @@ def test_paper_shows_every_claim_and_its_verdict(call, monkeypatch):
     _, out, _ = call("paper", "deep-compression")
     assert "1 of 2 claims hold" in out
     assert "50.9 to 51.6" in out
+    assert "8.01" in out
     assert "no" in out
     assert json.loads(call("paper", "deep-compression", "--json")[1])["claims"] == RESULT["claims"]
     assert call("paper", "--list")[1].split() == ["deep-compression"]

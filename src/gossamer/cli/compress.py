@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,7 +73,8 @@ def finish(command: str, chosen: Any, folder: Path, *, fresh: bool, json: bool) 
         *(["Train"] if chosen.train and not chosen.weights else []),
         *(type(s).__name__ for s in chosen.steps),
     ]
-    notice("gossamer", f"{chosen.model} on {chosen.data}: {', '.join(steps)}; results go to {folder}")
+    if sys.stderr.isatty():  # an error stays the only line for whoever reads standard error
+        notice("gossamer", f"{chosen.model} on {chosen.data}: {', '.join(steps)}; results go to {folder}")
     report = run(chosen, folder, resume=not fresh, progress=True)
     if json:
         emit(command, {**report, "folder": str(folder), "files": files(folder)})

@@ -37,8 +37,10 @@ def paper(
     result = papers.run_paper(name, folder=out, progress=True)
     if json:
         emit("paper", result)
-    else:
-        console().print(claims(result))
+        return
+    console().print(claims(result))
+    for run, rows in result.get("tables", {}).items():
+        console().print(layers(run, rows))
 
 
 def claims(result: dict[str, Any]) -> Table:
@@ -67,6 +69,18 @@ def claims(result: dict[str, Any]) -> Table:
             str(len(seeds) if isinstance(seeds, list) else seeds),
             "[green]yes[/green]" if row["holds"] else "[bold red]no[/bold red]",
         )
+    return table
+
+
+def layers(run: str, rows: list[dict[str, Any]]) -> Table:
+    """A table of the paper layer by layer, its figure above ours."""
+    table = Table(title=f"{run}: published, and ours below", title_justify="left")
+    table.add_column("layer")
+    for heading in rows[0]["published"]:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(row["layer"], *map(_shown, row["published"].values()), style="dim")
+        table.add_row("", *(_shown(row["ours"].get(key)) for key in row["published"]))
     return table
 
 
