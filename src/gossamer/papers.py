@@ -151,6 +151,7 @@ def figure_of(report: dict[str, Any], path: str) -> float:
     """A number of the report by its path; `error_percent` and `drop_points` are derived from the accuracies."""
     before, after = (report[side]["accuracy"]["value"] for side in ("before", "after"))
     derived = {
+        "accuracy_percent": 100 * after,
         "error_percent": 100 * (1 - after),
         "error_percent_before": 100 * (1 - before),
         "drop_points": 100 * (before - after),

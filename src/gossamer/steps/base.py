@@ -148,16 +148,20 @@ def match(pattern: str, known: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def per_layer(option: Any, names: Iterable[str], what: str) -> dict[str, Any]:
-    """Spread an option over layers: one value for all, or a mapping from names or globs to values."""
+def per_layer(option: Any, names: Iterable[str], what: str, *, known: Iterable[str] = ()) -> dict[str, Any]:
+    """Spread an option over layers: one value for all, or a mapping from names or globs to values.
+
+    A pattern must match one of `names`, or of the `known` names that are not asked for.
+    """
     names = list(names)
     if not isinstance(option, Mapping):
         return dict.fromkeys(names, option)
+    everything = dict.fromkeys([*names, *known])
     spread: dict[str, Any] = {}
     for pattern, value in cast(Mapping[str, Any], option).items():
         try:
-            matched = match(pattern, dict.fromkeys(names))
+            matched = match(pattern, everything)
         except OptionError as error:
             raise OptionError(f"{what}: {error}") from None
         spread.update(dict.fromkeys(matched, value))
-    return spread
+    return {name: spread[name] for name in names if name in spread}

@@ -1,13 +1,19 @@
-"""FreezeNorms: batch norms become a scale and a shift per channel, 2C stored numbers instead of 4C.
+"""FreezeNorms: batch norms vanish into the layer before them, or become a scale and a shift per channel.
 
-The function at inference is unchanged. Scale and shift can then be trained, rounded and quantized like any weight.
+    fold      w' = w * a, b' = (b - mean) * a + beta,   a = gamma / sqrt(var + eps)      C stored numbers, of 4C
+    affine    y = x * a + (beta - mean * a)                                              2C stored numbers, of 4C
+
+The function at inference is unchanged. A norm is folded when a convolution or linear layer feeds it alone and that
+layer's weight carries no format yet; otherwise it becomes an Affine block. What feeds what is read off the traced
+graph (torch.export). The new biases, scales and shifts can be trained, rounded and quantized like any weight.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
@@ -15,26 +21,34 @@ from ..blocks import Affine
 from ..errors import StepError
 from .base import Context, Edit, Step
 
+FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FreezeNorms(Step):
-    """Replace every BatchNorm that keeps running statistics by an Affine block."""
+    """Remove every BatchNorm that keeps running statistics; fold: into the layer before it, where that is possible."""
+
+    fold: bool = True
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        norms = {path: m for path, m in model.named_modules() if isinstance(m, _BatchNorm)}
+        feeders = _feeders(model, context, norms) if self.fold and norms else {}
         found = 0
-        for path, module in list(model.named_modules()):
-            if not isinstance(module, _BatchNorm):
-                continue
-            if module.running_mean is None:
+        for path, norm in norms.items():
+            if norm.running_mean is None:
                 context.skip(path, "keeps no running statistics")
                 continue
-            if parametrize.is_parametrized(module):
-                context.skip(
-                    path, "its scale or shift already carries a format; freeze norms before rounding them"
-                )
+            if parametrize.is_parametrized(norm):
+                context.skip(path, "its scale or shift already carries a format; freeze norms before rounding them")
                 continue
-            _replace(model, path, Affine.from_norm(module))
-            context.edits.append({"norm": path, "channels": module.num_features})
+            affine, layer = Affine.from_norm(norm), feeders.get(path)
+            edit: Edit = {"norm": path, "channels": norm.num_features, "layer": layer}
+            _edit(model, edit)
+            if layer is None:
+                model.get_submodule(path).load_state_dict(affine.state_dict())
+            else:
+                _fold(model.get_submodule(layer), affine)
+            context.edits.append(edit)
             found += 1
         if not found:
             raise StepError("FreezeNorms found no batch norm with running statistics. Drop the step.")
@@ -42,10 +56,60 @@ class FreezeNorms(Step):
 
     def rebuild(self, model: nn.Module, edits: list[Edit]) -> nn.Module:
         for edit in edits:
-            _replace(model, edit["norm"], Affine(edit["channels"]))
+            _edit(model, edit)
         return model
 
 
-def _replace(model: nn.Module, path: str, module: nn.Module) -> None:
+def _edit(model: nn.Module, edit: Edit) -> None:
+    """The change of modules alone: the norm becomes an Affine, or an Identity behind a layer with a bias."""
+    path, layer = edit["norm"], edit["layer"]
     parent, _, leaf = path.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    setattr(model.get_submodule(parent), leaf, Affine(edit["channels"]) if layer is None else nn.Identity())
+    if layer is not None and (owner := model.get_submodule(layer)).bias is None:
+        owner.register_parameter("bias", nn.Parameter(torch.zeros(edit["channels"])))
+
+
+@torch.no_grad()
+def _fold(layer: nn.Module, affine: Affine) -> None:
+    assert isinstance(layer.weight, Tensor)
+    assert isinstance(layer.bias, Tensor)
+    scale = affine.scale.double()
+    spread = scale.reshape(-1, *([1] * (layer.weight.dim() - 1)))
+    layer.weight.data = (layer.weight.double() * spread).float()
+    layer.bias.data = (layer.bias.double() * scale + affine.shift.double()).float()
+
+
+def _feeders(model: nn.Module, context: Context, norms: dict[str, _BatchNorm]) -> dict[str, str]:
+    """{norm: the layer that alone feeds it and feeds nothing else}, from the traced graph; empty without an example."""
+    if context.example is None:
+        return {}
+    training = model.training
+    try:
+        program = torch.export.export(model.eval(), (torch.as_tensor(context.example),))
+    except Exception as error:  # noqa: BLE001 - tracing runs the user's code, which may raise anything; folding is optional
+        context.skip("*", f"norms are not folded: the model could not be traced ({str(error).splitlines()[0][:80]})")
+        return {}
+    finally:
+        model.train(training)
+    names = {**program.graph_signature.inputs_to_parameters, **program.graph_signature.inputs_to_buffers}
+    owners = {name: names[name].rpartition(".")[0] for name in names}
+    uses: dict[str, int] = {}
+    pairs: dict[str, str] = {}
+    for node in program.graph.nodes:
+        if node.op != "call_function":
+            continue
+        mine = {owners[a.name] for a in node.all_input_nodes if a.name in owners}
+        for path in mine:
+            uses[path] = uses.get(path, 0) + 1
+        norm = next((path for path in mine if path in norms), None)
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        if norm is None or source is None or source.op != "call_function" or len(source.users) != 1:
+            continue
+        layer = next((owners[a.name] for a in source.all_input_nodes if a.name in owners), None)
+        if layer is not None and isinstance(model.get_submodule(layer), FOLDABLE):
+            pairs[norm] = layer
+    return {
+        norm: layer
+        for norm, layer in pairs.items()
+        if uses[norm] == uses[layer] == 1 and not parametrize.is_parametrized(model.get_submodule(layer))
+    }

@@ -99,7 +99,7 @@ class Prune(Finetune):
         chosen = choose(model, self.layers, self.skip, context)
         option = next(o for o in (self.sparsity, self.density, self.quality) if o is not None)
         if isinstance(option, Mapping):
-            wanted = per_layer(option, chosen, "Prune")
+            wanted = per_layer(option, chosen, "Prune", known=formats.plain_parameters(model))
             for name in chosen.keys() - wanted.keys():
                 context.skip(name, "no sparsity given for this layer")
             chosen = {name: weight for name, weight in chosen.items() if name in wanted}
@@ -114,12 +114,12 @@ class Prune(Finetune):
         """The masks of round r, from the present weights."""
         present = formats.plain_parameters(model)
         if self.quality is not None:
-            wanted = per_layer(self.quality, names, "Prune")
+            wanted = per_layer(self.quality, names, "Prune", known=present)
             return {name: by_quality(present[name], wanted[name]) for name in names}
         option: Any = self.sparsity if self.sparsity is not None else self.density
         target = {
             name: value if self.sparsity is not None else 1 - value
-            for name, value in per_layer(option, names, "Prune").items()
+            for name, value in per_layer(option, names, "Prune", known=present).items()
         }
         now = {name: sparsities(self.rounds_schedule, target[name], self.rounds)[r] for name in names}
         score = CRITERIA[self.criterion]

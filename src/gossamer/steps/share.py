@@ -35,7 +35,7 @@ class Share(Step):
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         chosen = choose(model, self.layers, self.skip, context)
-        bits = per_layer(self.bits, chosen, "Share")
+        bits = per_layer(self.bits, chosen, "Share", known=formats.plain_parameters(model))
         touched = 0
         for name, weight in chosen.items():
             if name not in bits:
