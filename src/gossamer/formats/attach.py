@@ -106,6 +106,11 @@ def refine(model: nn.Module, name: str, inner: WeightFormat) -> None:
     """Put `inner` at the dense leaves of the weight's format, or attach it where there is none."""
     module, leaf = locate(model, name)
     if not parametrize.is_parametrized(module, leaf):
+        twins = [n for n, p in model.named_parameters(remove_duplicate=False) if p is getattr(module, leaf) and n != name]
+        if twins:
+            raise FormatError(
+                f"{name} shares its memory with {twins[0]}; a format would tear them apart. Skip both, or untie them first."
+            )
         attach(module, leaf, inner)
         return
     old = _entry(module, leaf).format

@@ -121,15 +121,16 @@ def choose(
     known = weights(model) if layers is None else formats.plain_parameters(model)
     chosen = known if layers is None else {n: known[n] for pattern in layers for n in match(pattern, known)}
     left_out = {n for pattern in skip for n in match(pattern, known)}
-    owners: dict[int, str] = {}
+    owners: dict[int, list[str]] = {}
+    for name, weight in formats.plain_parameters(model).items():
+        owners.setdefault(id(weight), []).append(name)
     result = {}
     for name, weight in chosen.items():
         if name in left_out:
             context.skip(name, "left out by the recipe")
-        elif id(weight) in owners:
-            context.skip(name, f"shares its memory with {owners[id(weight)]}")
+        elif len(twins := owners.get(id(weight), [])) > 1:
+            context.skip(name, f"shares its memory with {next(twin for twin in twins if twin != name)}")
         elif weight.is_floating_point():
-            owners[id(weight)] = name
             result[name] = weight
     return result
 
