@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .. import codec
@@ -44,8 +45,8 @@ class Sparse(WeightFormat):
 
     def decode(self, *parts: Tensor) -> Tensor:
         (mask,), below = self.split(*parts)
-        values = self.values.decode(*below["values"])
-        return values.new_zeros(mask.shape).masked_scatter(mask, values)
+        dense: Tensor = _Place.apply(self.values.decode(*below["values"]), mask)  # type: ignore[no-untyped-call]  # torch's stub
+        return dense
 
     def store(self, *parts: Tensor) -> Stored:
         (mask,), below = self.split(*parts)
@@ -62,6 +63,24 @@ class Sparse(WeightFormat):
 
     def to_dict(self) -> dict[str, Any]:
         return {type(self).__name__: {"values": self.values.to_dict()}}
+
+
+class _Place(torch.autograd.Function):
+    """Values [n] at the True places of a mask; numpy needs no index of the whole mask, as torch's masked_scatter does."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        dense = values.new_zeros(mask.shape)
+        if values.device.type != "cpu" or values.dtype != torch.float32:
+            return dense.masked_scatter_(mask, values)
+        dense.numpy()[mask.numpy()] = values.detach().numpy()
+        return dense
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return grads[0].masked_select(mask), None
 
 
 def _select(stored: Stored, kept: np.ndarray[Any, Any]) -> Stored:
