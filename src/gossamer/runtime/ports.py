@@ -73,6 +73,12 @@ class Quick:
             return None
         return cls(inputs[0]) if all(isinstance(size, int) for size in inputs[0].shape[1:]) else None
 
+    def arrays(self, given: Any) -> dict[str, np.ndarray] | None:
+        """What ONNX Runtime takes, when `given` (an array, or a mapping with just it) fits as it is; else None."""
+        if type(given) is dict:
+            return given if len(given) == 1 and self.fits(given.get(self.name)) else None
+        return {self.name: given} if self.fits(given) else None
+
     def fits(self, value: Any) -> bool:
         if type(value) is not np.ndarray or value.dtype != self._dtype or not value.flags.c_contiguous:
             return False

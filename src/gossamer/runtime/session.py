@@ -63,10 +63,9 @@ class Session:
 
     def __call__(self, *given: Any, **named: Any) -> np.ndarray | dict[str, np.ndarray]:
         """Run on arrays by position, by name, or in one mapping."""
-        quick = self._quick
-        if quick is not None and len(given) == 1 and not named and quick.fits(given[0]):
-            arrays = {quick.name: given[0]}
-        else:
+        quick = None if named or len(given) != 1 else self._quick
+        arrays = quick.arrays(given[0]) if quick is not None else None
+        if arrays is None:
             arrays = ports.feed(self.inputs, given, named)
         try:
             results = self._session.run(self._names, arrays)
