@@ -75,7 +75,12 @@ def main() -> None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 stages = root / "killed" / "stages"
-                kills.append({"second": round(moment, 2), "stages": len(list(stages.glob("0*"))) if stages.is_dir() else 0})
+                kills.append(
+                    {
+                        "second": round(moment, 2),
+                        "stages": len(list(stages.glob("0*"))) if stages.is_dir() else 0,
+                    }
+                )
                 continue
             finished += 1
             equal += digest(root / "killed") == wanted
@@ -89,8 +94,12 @@ def main() -> None:
         "schema": 1,
         "benchmark": "killed-runs",
         "claims": [
-            {"name": "killed runs", "claim": claim, "ours": f"{equal} of {finished} finished runs identical after {len(kills)} kills",
-             "holds": equal == finished and len(kills) >= 20}
+            {
+                "name": "killed runs",
+                "claim": claim,
+                "ours": f"{equal} of {finished} finished runs identical after {len(kills)} kills",
+                "holds": equal == finished and len(kills) >= 20,
+            }
         ],
         "uninterrupted_seconds": round(length, 1),
         "kills": kills,

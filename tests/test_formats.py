@@ -26,7 +26,11 @@ LEAVES = [
     Codebook(bits=4),
     Codebook(bits=9, init="density"),
 ]
-TREES = [*LEAVES, Sparse(), *(Sparse(values=leaf) for leaf in LEAVES if getattr(leaf, "granularity", "") != "channel")]
+TREES = [
+    *LEAVES,
+    Sparse(),
+    *(Sparse(values=leaf) for leaf in LEAVES if getattr(leaf, "granularity", "") != "channel"),
+]
 SHAPES = [(6, 10), (4, 3, 3, 3), (17,), (1, 1)]
 
 
@@ -48,7 +52,9 @@ def test_every_exported_format_is_in_the_contract() -> None:
 
 @pytest.mark.parametrize("tree", TREES, ids=named)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_stored_fields_rebuild_the_trained_weight_bit_for_bit(tree: formats.WeightFormat, shape: tuple[int, ...]) -> None:
+def test_stored_fields_rebuild_the_trained_weight_bit_for_bit(
+    tree: formats.WeightFormat, shape: tuple[int, ...]
+) -> None:
     dense = weight(shape, density=0.4 if isinstance(tree, Sparse) else 1.0)
     dense.view(-1)[0] = 0.7  # at least one survivor
     parts = tree.encode(dense)
@@ -98,7 +104,12 @@ def test_a_model_with_a_format_keeps_it_through_state_and_restore(tree: formats.
 
     assert torch.equal(again(x), model(x))
     assert torch.equal(formats.baked(model)(x), model(x))
-    assert [n for n, _ in formats.baked(model).named_parameters()] == ["0.weight", "0.bias", "2.weight", "2.bias"]
+    assert [n for n, _ in formats.baked(model).named_parameters()] == [
+        "0.weight",
+        "0.bias",
+        "2.weight",
+        "2.bias",
+    ]
 
 
 @pytest.mark.parametrize("tree", TREES, ids=named)
@@ -106,7 +117,7 @@ def test_nan_weights_are_refused_by_name(tree: formats.WeightFormat) -> None:
     dense = weight((4, 5))
     dense[1, 1] = float("nan")
 
-    with pytest.raises(FormatError, match="1 of .* NaN"):
+    with pytest.raises(FormatError, match=r"1 of .* NaN"):
         tree.encode(dense)
 
 
@@ -124,7 +135,7 @@ def test_nan_weights_are_refused_by_name(tree: formats.WeightFormat) -> None:
     ],
 )
 def test_a_wrong_option_says_what_it_received(wrong: object) -> None:
-    with pytest.raises(OptionError, match="received|unknown|needs a step"):
+    with pytest.raises(OptionError, match=r"received|unknown|needs a step"):
         wrong()  # type: ignore[operator]
 
 
@@ -153,7 +164,10 @@ def test_the_gradient_of_a_centroid_is_the_sum_over_its_weights() -> None:
 
     tree.decode(codes, centroids).backward(upstream)
 
-    by_hand = [sum(float(g) for g, c in zip(upstream.flatten(), codes.flatten(), strict=True) if c == k) for k in range(8)]
+    by_hand = [
+        sum(float(g) for g, c in zip(upstream.flatten(), codes.flatten(), strict=True) if c == k)
+        for k in range(8)
+    ]
     assert torch.allclose(centroids.grad, torch.tensor(by_hand), atol=1e-5)
 
 

@@ -24,7 +24,12 @@ RESULTS = sorted(HOME.glob("results/*.json"))
 
 def report(error: float, size: float) -> dict[str, Any]:
     side = {"accuracy": {"value": 1 - error / 100}}
-    return {"before": side, "after": {**side, "file_bytes": size}, "ratios": {"size": size}, "stages": [{"density": 0.1}]}
+    return {
+        "before": side,
+        "after": {**side, "file_bytes": size},
+        "ratios": {"size": size},
+        "stages": [{"density": 0.1}],
+    }
 
 
 @pytest.mark.parametrize("path", sorted(HOME.glob("*.yaml")), ids=lambda p: p.stem)
@@ -68,7 +73,9 @@ def test_committed_files_score_what_their_results_say(path: Path) -> None:
         measured = accuracy(gs.open(file), data.test, data.preprocess)
 
         assert file.stat().st_size == inspect(file).size_bytes == said["file_bytes"]
-        assert 100 * (1 - measured.value) == pytest.approx(said["error_percent"], abs=0.021)  # ties of argmax on other CPUs
+        assert 100 * (1 - measured.value) == pytest.approx(
+            said["error_percent"], abs=0.021
+        )  # ties of argmax on other CPUs
 
 
 def test_a_verdict_follows_from_the_mean_and_the_spread_is_kept() -> None:
@@ -85,14 +92,16 @@ def test_a_verdict_follows_from_the_mean_and_the_spread_is_kept() -> None:
 def test_runs_are_compared_seed_by_seed() -> None:
     reports = {"a": [report(2.0, 10), report(3.0, 10)], "b": [report(1.5, 10), report(1.0, 10)]}
 
-    row = papers.judge({"name": "n", "run": "a", "figure": "error_percent", "minus": "b", "at_most": 0}, reports, [0, 1])
+    row = papers.judge(
+        {"name": "n", "run": "a", "figure": "error_percent", "minus": "b", "at_most": 0}, reports, [0, 1]
+    )
 
     assert row["ours"] == pytest.approx(1.25)
     assert not row["holds"]
 
 
 def test_a_claim_about_a_figure_that_is_not_there_is_refused() -> None:
-    with pytest.raises(OptionError, match="'file_byte'.*Did you mean 'file_bytes'"):
+    with pytest.raises(OptionError, match=r"'file_byte'.*Did you mean 'file_bytes'"):
         papers.figure_of(report(1.0, 5), "after.file_byte")
 
 
@@ -117,13 +126,15 @@ def test_dropout_shrinks_with_the_square_root_of_the_connections() -> None:
 def test_the_papers_row_counts_paddings_as_derived() -> None:
     density, bits, index_bits = 0.08, 6, 5
     rng = np.random.default_rng(0)
-    weight = np.where(rng.random((300, 784)) < density, rng.integers(1, 2**bits, (300, 784)), 0).astype(np.float32)
+    weight = np.where(rng.random((300, 784)) < density, rng.integers(1, 2**bits, (300, 784)), 0).astype(
+        np.float32
+    )
 
     row = paper_row(weight, code_bits=bits, index_bits=index_bits)
 
     q = (1 - density) ** (2**index_bits)
     expected = density * (1 + q / (1 - q)) * (bits + index_bits) / 32
     assert row["pq_percent"] == pytest.approx(100 * expected, rel=0.02)  # the paper's Table 2 says 3.1
-    index, padding = gaps.relative_index(np.flatnonzero(weight), index_bits)
+    _, padding = gaps.relative_index(np.flatnonzero(weight), index_bits)
     assert padding.sum() / (~padding).sum() == pytest.approx(q / (1 - q), rel=0.1)
     assert row["pqh_percent"] < row["pq_percent"]

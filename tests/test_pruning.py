@@ -18,7 +18,9 @@ from gossamer.training import evaluate
 
 
 @given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=1, max_size=60), st.integers(0, 99))
-def test_fraction_drops_exactly_the_floor_of_the_count_even_with_ties(values: list[float], percent: int) -> None:
+def test_fraction_drops_exactly_the_floor_of_the_count_even_with_ties(
+    values: list[float], percent: int
+) -> None:
     scores = torch.tensor(values)
 
     mask = by_fraction(scores, percent / 100)

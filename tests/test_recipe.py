@@ -55,7 +55,10 @@ def test_a_recipe_survives_being_written_and_read() -> None:
         (changed(stepps=[]), "unknown key 'stepps'. Did you mean 'steps'"),
         (changed(steps=[]), "at least one step"),
         (changed(steps=[{"Prun": {}}]), "unknown step 'Prun'. Did you mean 'Prune'"),
-        (changed(steps=[{"Prune": {"sparcity": 0.5}}]), r"step 1 \(Prune\): no option 'sparcity'. Did you mean 'sparsity'"),
+        (
+            changed(steps=[{"Prune": {"sparcity": 0.5}}]),
+            r"step 1 \(Prune\): no option 'sparcity'. Did you mean 'sparsity'",
+        ),
         (changed(steps=[{"Prune": {"sparsity": "much"}}]), r"step 1 \(Prune\), sparsity.*received 'much'"),
         (changed(steps=[{"Share": {"bits": 99}}]), r"step 1 \(Share\): .*1 to 12; received 99"),
         (changed(steps=[{"Prune": {"density": 0.5}, "Share": {}}]), "a step is written"),
@@ -163,7 +166,9 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path: Path) ->
             "import sys; from pathlib import Path; from gossamer import recipe, run\n"
             "run.run(recipe.load(sys.argv[1]), Path(sys.argv[2]), progress=False)"
         )
-        return subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "tiny.yaml"), str(tmp_path / folder)])
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "tiny.yaml"), str(tmp_path / folder)]
+        )
 
     began = time.monotonic()
     assert start("whole").wait() == 0
@@ -176,4 +181,6 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bytes(tmp_path: Path) ->
 
     assert start("killed").wait() == 0
 
-    assert (tmp_path / "killed" / "model.goss").read_bytes() == (tmp_path / "whole" / "model.goss").read_bytes()
+    assert (tmp_path / "killed" / "model.goss").read_bytes() == (
+        tmp_path / "whole" / "model.goss"
+    ).read_bytes()

@@ -26,7 +26,11 @@ def digits() -> Data:
 def small(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 28 * 28, 10)
+        nn.Conv2d(1, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 28 * 28, 10),
     ).eval()
 
 
@@ -45,7 +49,9 @@ def test_prune_share_and_finetune_compose_and_stay_where_they_were(digits: Data)
 
     found = formats.attached(model)
 
-    assert {n: type(a.format) for n, a in found.items()} == dict.fromkeys(["fc1.weight", "fc2.weight", "fc3.weight"], Sparse)
+    assert {n: type(a.format) for n, a in found.items()} == dict.fromkeys(
+        ["fc1.weight", "fc2.weight", "fc3.weight"], Sparse
+    )
     for name, entry in found.items():
         weight = formats.plain_parameters(model)[name]
         assert int((weight != 0).sum()) == weight.numel() - weight.numel() * 9 // 10
@@ -89,7 +95,7 @@ def test_a_failing_step_leaves_the_model_exactly_as_it_was(listed: list[steps.St
     model = small()
     before, output = tensors(model), model(torch.ones(1, 1, 28, 28))
 
-    with pytest.raises((StepError, OptionError), match="step [23]"):
+    with pytest.raises((StepError, OptionError), match=r"step [23]"):
         apply(model, listed)
 
     assert same(tensors(model), before)
@@ -104,7 +110,12 @@ def test_a_layer_that_matches_nothing_is_named_with_the_nearest() -> None:
 
 def test_a_step_that_touches_nothing_is_an_error() -> None:
     model = load_model("lenet300")
-    for step in (Prune(quality=0.0), Prune(sparsity=0.0), FreezeNorms(), Share(bits=2, layers=["fc3"], skip=["fc3"])):
+    for step in (
+        Prune(quality=0.0),
+        Prune(sparsity=0.0),
+        FreezeNorms(),
+        Share(bits=2, layers=["fc3"], skip=["fc3"]),
+    ):
         with pytest.raises(StepError, match=r"touched nothing|found no|found nothing|Drop the step"):
             apply(model, [step])
 
@@ -117,7 +128,10 @@ def test_skipped_layers_are_listed_with_the_reason() -> None:
     assert context.skipped == []
     Prune(density={"fc1": 0.1, "fc2": 0.1}, skip=["fc2"]).apply(load_model("lenet300"), context)
     reasons = {entry["name"]: entry["reason"] for entry in context.skipped}
-    assert reasons == {"fc2.weight": "left out by the recipe", "fc3.weight": "no sparsity given for this layer"}
+    assert reasons == {
+        "fc2.weight": "left out by the recipe",
+        "fc3.weight": "no sparsity given for this layer",
+    }
 
 
 @pytest.mark.parametrize(
@@ -154,7 +168,7 @@ def test_a_weight_that_is_not_finite_is_named() -> None:
     with torch.no_grad():
         model.fc2.weight[3, 3] = float("nan")
 
-    with pytest.raises(FormatError, match="step 1.*1 of 30000 weights are NaN"):
+    with pytest.raises(FormatError, match=r"step 1.*1 of 30000 weights are NaN"):
         apply(model, [Share(bits=4)])
 
 
@@ -189,7 +203,9 @@ def test_frozen_norms_keep_the_function_and_fold_where_they_can() -> None:
 
     assert (frozen(x) - before).abs().max() < 1e-4
     assert [e["layer"] is not None for e in context.edits] == [True] * 19
-    assert sum(p.numel() for p in frozen.parameters()) == parameters - 688  # gamma goes, beta becomes the bias
+    assert (
+        sum(p.numel() for p in frozen.parameters()) == parameters - 688
+    )  # gamma goes, beta becomes the bias
     rebuilt = FreezeNorms().rebuild(copy.deepcopy(model), context.edits)
     rebuilt.load_state_dict(frozen.state_dict())
     assert torch.equal(rebuilt(x), frozen(x))

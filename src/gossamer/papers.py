@@ -157,7 +157,7 @@ def figure_of(report: dict[str, Any], path: str) -> float:
         "drop_points": 100 * (before - after),
     }
     if path in derived:
-        return round(derived[path], 6)
+        return round(float(derived[path]), 6)
     value: Any = report
     for part in path.split("."):
         try:

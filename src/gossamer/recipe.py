@@ -132,7 +132,8 @@ def parse_step(item: Any, place: str = "step") -> Step:
     [(name, options)] = item.items()
     if name not in step_classes.__all__:
         raise OptionError(f"{place}: unknown step {name!r}. {nearest(str(name), step_classes.__all__)}")
-    return _build(getattr(step_classes, name), options or {}, f"{place} ({name})")
+    step: Step = _build(getattr(step_classes, name), options or {}, f"{place} ({name})")
+    return step
 
 
 def _build(cls: type[Any], options: Any, place: str) -> Any:

@@ -33,6 +33,7 @@ from .recipe import Recipe
 from .report import build, html
 from .steps import Context, Step
 from .steps.apply import apply_one, teacher_of
+from .steps.base import Edit
 from .training import evaluate
 
 
@@ -98,7 +99,9 @@ def compress(
     names = [f"{i:02}-{type(s).__name__}-{k}" for i, (s, k) in enumerate(zip(plan, keys, strict=True), 1)]
     if not all((folder / "stages" / name / "stage.json").is_file() for name in names):
         _try(start, plan, trained, data, recipe)
-    model, original, told, earlier = start, start, [], []
+    model, original = start, start
+    told: list[dict[str, Any]] = []
+    earlier: list[tuple[Step, list[Edit]]] = []
     for index, (step, name) in enumerate(zip(plan, names, strict=True), 1):
         kept = stage.load(folder, name, fresh, earlier, step)
         if kept is None:

@@ -25,7 +25,8 @@ class Affine(nn.Module):
     def from_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> Affine:
         """The same function as `norm` in eval mode, computed in float64."""
         mean, var = norm.running_mean, norm.running_var
-        assert mean is not None and var is not None
+        assert mean is not None
+        assert var is not None
         affine = cls(norm.num_features)
         gamma = norm.weight.detach().double() if norm.affine else torch.ones_like(mean).double()
         beta = norm.bias.detach().double() if norm.affine else torch.zeros_like(mean).double()

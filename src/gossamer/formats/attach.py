@@ -58,7 +58,9 @@ class Attached(nn.Module):
 def attach(module: nn.Module, name: str, format: WeightFormat, parts: Parts | None = None) -> None:
     """Represent `module.name` in `format`, encoding its present value (or taking `parts` as they are)."""
     if parametrize.is_parametrized(module, name):
-        raise FormatError(f"{type(module).__name__}.{name} already has a format; refine it, or detach it first.")
+        raise FormatError(
+            f"{type(module).__name__}.{name} already has a format; refine it, or detach it first."
+        )
     _own_class(module)
     parametrize.register_parametrization(module, name, Attached(format, parts), unsafe=True)
 
@@ -68,8 +70,9 @@ def detach(module: nn.Module, name: str) -> None:
     value = getattr(module, name).detach().clone()
     _own_class(module)
     delattr(type(module), name)
-    del module.parametrizations[name]  # type: ignore[operator,union-attr]  # a ModuleDict
-    if not len(module.parametrizations):  # type: ignore[arg-type]  # a ModuleDict
+    holders = _holders(module)
+    del holders[name]
+    if not len(holders):
         del module.parametrizations
         module.__class__ = type(module).__bases__[0]
     module.register_parameter(name, nn.Parameter(value))
@@ -98,7 +101,7 @@ def attached(model: nn.Module) -> dict[str, Attached]:
 def parts_of(model: nn.Module, name: str) -> Parts:
     """The present parts of a weight that carries a format."""
     module, leaf = locate(model, name)
-    holder = module.parametrizations[leaf]  # type: ignore[index,union-attr]  # set by torch's parametrize
+    holder = _holders(module)[leaf]
     return _entry(module, leaf).merge(*_originals(holder))
 
 
@@ -106,7 +109,11 @@ def refine(model: nn.Module, name: str, inner: WeightFormat) -> None:
     """Put `inner` at the dense leaves of the weight's format, or attach it where there is none."""
     module, leaf = locate(model, name)
     if not parametrize.is_parametrized(module, leaf):
-        twins = [n for n, p in model.named_parameters(remove_duplicate=False) if p is getattr(module, leaf) and n != name]
+        twins = [
+            n
+            for n, p in model.named_parameters(remove_duplicate=False)
+            if p is getattr(module, leaf) and n != name
+        ]
         if twins:
             raise FormatError(
                 f"{name} shares its memory with {twins[0]}; a format would tear them apart. Skip both, or untie them first."
@@ -142,7 +149,7 @@ def plain_parameters(model: nn.Module) -> dict[str, Tensor]:
             continue
         names = list(module._parameters)
         if parametrize.is_parametrized(module):
-            names += list(module.parametrizations)  # type: ignore[arg-type]  # a ModuleDict
+            names += list(_holders(module))
         for name in names:
             value = getattr(module, name)
             if value is not None:
@@ -195,21 +202,26 @@ def restore(model: nn.Module, tensors: dict[str, Tensor], formats: dict[str, Wei
 def _formatted(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     for path, module in model.named_modules():
         if parametrize.is_parametrized(module):
-            for name, holder in module.parametrizations.items():  # type: ignore[operator,union-attr]  # a ModuleDict
+            for name, holder in _holders(module).items():
                 if isinstance(holder[0], Attached):
                     yield path, module, name
 
 
+def _holders(module: nn.Module) -> Any:
+    """The ModuleDict in which torch keeps the parametrizations of a module, by parameter name."""
+    return module.parametrizations
+
+
 def _entry(module: nn.Module, name: str) -> Attached:
-    entry = module.parametrizations[name][0]  # type: ignore[index,union-attr]  # a ModuleDict
+    entry = _holders(module)[name][0]
     assert isinstance(entry, Attached)
     return entry
 
 
-def _originals(holder: nn.Module) -> Parts:
+def _originals(holder: Any) -> Parts:
     if hasattr(holder, "original"):
-        return (holder.original,)  # type: ignore[return-value]  # a Parameter
-    return tuple(getattr(holder, f"original{i}") for i in range(holder.ntensors))  # type: ignore[call-overload]
+        return (holder.original,)
+    return tuple(getattr(holder, f"original{i}") for i in range(holder.ntensors))
 
 
 def _ordered(tensors: dict[str, Tensor], prefix: str) -> list[str]:

@@ -31,7 +31,9 @@ SLOPE = math.log(2) / 6
 
 
 @torch.no_grad()
-def sensitivities(model: nn.Module, weights: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> dict[str, float]:
+def sensitivities(
+    model: nn.Module, weights: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> dict[str, float]:
     """a_l of every weight (the model's own parameters, left as they were): nats of output divergence per squared step."""
     reference = [F.log_softmax(model(x), dim=-1) for x in inputs]
     count = sum(len(x) for x in inputs)
@@ -51,7 +53,9 @@ def sensitivities(model: nn.Module, weights: Mapping[str, Tensor], inputs: Seque
     return found
 
 
-def steps_for(weights: Mapping[str, Tensor], sensitivity: Mapping[str, float], rate: float) -> dict[str, float]:
+def steps_for(
+    weights: Mapping[str, Tensor], sensitivity: Mapping[str, float], rate: float
+) -> dict[str, float]:
     """The step of every layer such that the codes' entropies add up to `rate` bits per weight."""
     shape = {name: math.sqrt(w.numel() / sensitivity[name]) for name, w in weights.items()}
     total = sum(w.numel() for w in weights.values())
@@ -65,13 +69,19 @@ def steps_for(weights: Mapping[str, Tensor], sensitivity: Mapping[str, float], r
 
 def entropy_bits(codes: Tensor) -> float:
     """Empirical entropy of integer codes in bits, times their number."""
-    _, counts = codes.unique(return_counts=True)
+    _, counts = torch.unique(codes, return_counts=True)
     return float(-(counts * (counts / counts.sum()).log2()).sum())
 
 
 @torch.no_grad()
 def quantize_layer(
-    model: nn.Module, module: nn.Module, target: Tensor, step: float, batches: Sequence[Tensor], *, slope: float = 1.0
+    model: nn.Module,
+    module: nn.Module,
+    target: Tensor,
+    step: float,
+    batches: Sequence[Tensor],
+    *,
+    slope: float = 1.0,
 ) -> tuple[Tensor, Tensor | None]:
     """Codes times step for `target` [O, ...], and the change of the bias [O] (None where the layer has none).
 
@@ -82,9 +92,7 @@ def quantize_layer(
     hessians, means = gram(model, module, batches)
     groups, rows = hessians.shape[0], target.shape[0] // hessians.shape[0]
     flat = target.detach().reshape(groups, rows, -1).double()
-    quantized = torch.stack(
-        [_feedback(w, h, step, slope) for w, h in zip(flat, hessians, strict=True)]
-    )
+    quantized = torch.stack([_feedback(w, h, step, slope) for w, h in zip(flat, hessians, strict=True)])
     shift = None
     if getattr(module, "bias", None) is not None:
         shift = ((flat - quantized) @ means[:, :, None]).reshape(-1).float()
@@ -94,7 +102,9 @@ def quantize_layer(
 def _feedback(weight: Tensor, hessian: Tensor, step: float, slope: float) -> Tensor:
     """Column-wise rounding with error feedback and a price on bits; float64 [rows, K]."""
     size = hessian.shape[0]
-    damped = hessian + torch.eye(size, dtype=torch.float64) * (0.01 * float(hessian.diagonal().mean()) + 1e-12)
+    damped = hessian + torch.eye(size, dtype=torch.float64) * (
+        0.01 * float(hessian.diagonal().mean()) + 1e-12
+    )
     order = damped.diagonal().argsort(descending=True, stable=True)
     upper = torch.linalg.cholesky(torch.linalg.inv(damped[order][:, order]), upper=True)
     ordered, result = weight[:, order], torch.empty_like(weight)

@@ -22,12 +22,14 @@ from ..errors import FormatError
 def supported(module: nn.Module) -> bool:
     """Whether `gram` can collect for this kind of layer."""
     return isinstance(module, nn.Linear) or (
-        isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str)
+        isinstance(module, nn.Conv2d)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
     )
 
 
-class _Enough(Exception):  # noqa: N818 - not an error: it ends a forward pass that has shown what was asked for
-    pass
+class _Enough(Exception):
+    """Not an error: it ends a forward pass that has shown what was asked for."""
 
 
 @torch.no_grad()
@@ -56,7 +58,9 @@ def gram(
     finally:
         handle.remove()
     if not total[2]:
-        raise FormatError("The layer was not called by the model, so it has no inputs to reconstruct from. Skip it.")
+        raise FormatError(
+            "The layer was not called by the model, so it has no inputs to reconstruct from. Skip it."
+        )
     return total[0] / total[2], total[1] / total[2]
 
 
@@ -67,10 +71,18 @@ def _columns(module: nn.Module, x: Tensor, positions: int, generator: torch.Gene
     padding = module.padding
     assert not isinstance(padding, str)
     unfolded = F.unfold(
-        x.contiguous(), module.kernel_size, dilation=module.dilation, padding=padding, stride=module.stride  # type: ignore[arg-type]  # torch's stub wants int pairs
+        x.contiguous(),
+        module.kernel_size,
+        dilation=module.dilation,
+        padding=padding,
+        stride=module.stride,
     )
     if unfolded.shape[2] > positions:
         unfolded = unfolded[:, :, torch.randperm(unfolded.shape[2], generator=generator)[:positions]]
     groups = module.groups
     n, rows, places = unfolded.shape
-    return unfolded.reshape(n, groups, rows // groups, places).permute(1, 2, 0, 3).reshape(groups, rows // groups, n * places)
+    return (
+        unfolded.reshape(n, groups, rows // groups, places)
+        .permute(1, 2, 0, 3)
+        .reshape(groups, rows // groups, n * places)
+    )

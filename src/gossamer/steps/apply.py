@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from .. import formats
-from ..data import Data
-from ..data import load_data
+from ..data import Data, load_data
 from ..errors import GossamerError, OptionError, StepError
 from .base import Context, Step
 

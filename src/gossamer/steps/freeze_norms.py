@@ -39,7 +39,9 @@ class FreezeNorms(Step):
                 context.skip(path, "keeps no running statistics")
                 continue
             if parametrize.is_parametrized(norm):
-                context.skip(path, "its scale or shift already carries a format; freeze norms before rounding them")
+                context.skip(
+                    path, "its scale or shift already carries a format; freeze norms before rounding them"
+                )
                 continue
             affine, layer = Affine.from_norm(norm), feeders.get(path)
             edit: Edit = {"norm": path, "channels": norm.num_features, "layer": layer}
@@ -65,8 +67,8 @@ def _edit(model: nn.Module, edit: Edit) -> None:
     path, layer = edit["norm"], edit["layer"]
     parent, _, leaf = path.rpartition(".")
     setattr(model.get_submodule(parent), leaf, Affine(edit["channels"]) if layer is None else nn.Identity())
-    if layer is not None and (owner := model.get_submodule(layer)).bias is None:
-        owner.register_parameter("bias", nn.Parameter(torch.zeros(edit["channels"])))
+    if layer is not None and dict(model.get_submodule(layer).named_parameters()).get("bias") is None:
+        model.get_submodule(layer).register_parameter("bias", nn.Parameter(torch.zeros(edit["channels"])))
 
 
 @torch.no_grad()
@@ -86,8 +88,10 @@ def _feeders(model: nn.Module, context: Context, norms: dict[str, _BatchNorm]) -
     training = model.training
     try:
         program = torch.export.export(model.eval(), (torch.as_tensor(context.example),))
-    except Exception as error:  # noqa: BLE001 - tracing runs the user's code, which may raise anything; folding is optional
-        context.skip("*", f"norms are not folded: the model could not be traced ({str(error).splitlines()[0][:80]})")
+    except Exception as error:  # tracing runs the user's code, which may raise anything; folding is optional
+        context.skip(
+            "*", f"norms are not folded: the model could not be traced ({str(error).splitlines()[0][:80]})"
+        )
         return {}
     finally:
         model.train(training)

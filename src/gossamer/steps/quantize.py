@@ -45,9 +45,13 @@ class Quantize(Step):
         if self.rate is not None and (self.bits is not None or self.step is not None):
             raise OptionError("Quantize: rate chooses the steps itself; give it without bits and step.")
         if self.rate is not None and not 0 < self.rate <= 16:
-            raise OptionError(f"Quantize: rate is in coded bits per weight, 0 < rate <= 16; received {self.rate!r}.")
+            raise OptionError(
+                f"Quantize: rate is in coded bits per weight, 0 < rate <= 16; received {self.rate!r}."
+            )
         if self.calibration < 1:
-            raise OptionError(f"Quantize: calibration needs at least one input; received {self.calibration!r}.")
+            raise OptionError(
+                f"Quantize: calibration needs at least one input; received {self.calibration!r}."
+            )
         if self.rate is None and self.bits is None and self.step is None:
             raise OptionError("Quantize needs one of bits, step, rate; received none. Try bits=8.")
         for bits in self.bits.values() if isinstance(self.bits, Mapping) else [self.bits]:
@@ -82,7 +86,10 @@ class Quantize(Step):
     def _for_rate(self, model: nn.Module, chosen: dict[str, Tensor], context: Context) -> nn.Module:
         present = formats.attached(model)
         for name in [n for n in chosen if n in present]:
-            context.skip(name, f"already has the format {type(present[name].format).__name__}; rate needs plain weights")
+            context.skip(
+                name,
+                f"already has the format {type(present[name].format).__name__}; rate needs plain weights",
+            )
             del chosen[name]
         if not chosen:
             raise StepError("Quantize by rate found no weight without a format. Put it first, or use bits.")
@@ -93,7 +100,9 @@ class Quantize(Step):
         context.notes["steps"] = steps
         for name, weight in chosen.items():
             module, leaf = formats.locate(model, name)
-            values, shift = rate_distortion.quantize_layer(model, module, weight.detach(), steps[name], inputs)
+            values, shift = rate_distortion.quantize_layer(
+                model, module, weight.detach(), steps[name], inputs
+            )
             weight.data = values
             if shift is not None and isinstance(module.bias, Tensor):
                 module.bias.data += shift
