@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +39,20 @@ from .training import evaluate
 
 
 def run(
-    recipe: Recipe, folder: Path, *, store: Path | None = None, resume: bool = True, progress: bool = True
+    recipe: Recipe,
+    folder: Path,
+    *,
+    store: Path | None = None,
+    resume: bool = True,
+    progress: bool = True,
+    tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Run `recipe` in `folder` and return the report (schema 1, docs/json.md).
 
     store: where finished stages are kept (default: the folder); runs that share one share their common first stages.
+    tell: called with one line for every stage that is finished.
     """
+    tell = tell or (lambda line: None)
     recipe = recipe.replace(threads=recipe.threads or machine.describe()["cores"])
     torch.set_num_threads(recipe.threads or 1)
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,13 +60,14 @@ def run(
         for name in ("stages", "work"):
             shutil.rmtree(folder / name, ignore_errors=True)
     data = load_data(recipe.data)
-    original, last, stages = compress(recipe, data, store or folder, progress=progress)
+    original, last, stages = compress(recipe, data, store or folder, progress=progress, tell=tell)
     lock = recipe.to_dict()
     _write(folder / "recipe.lock.yaml", yaml.safe_dump(lock, sort_keys=False))
     example = example_of(data)
     described: dict[str, Any] = {"preprocess": data.preprocess, "labels": data.classes}
     baseline = pack(original, folder / "original.goss", example, **described)
     packed = pack(last, folder / "model.goss", example, metadata={"recipe": recipe.name}, **described)
+    tell(f"packed {packed.size_bytes} bytes; measuring the file in a fresh process")
     report = build.report(
         recipe=lock,
         original=original,
@@ -78,7 +88,12 @@ def run(
 
 
 def compress(
-    recipe: Recipe, data: Data, folder: Path, *, progress: bool = True
+    recipe: Recipe,
+    data: Data,
+    folder: Path,
+    *,
+    progress: bool = True,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[nn.Module, nn.Module, list[dict[str, Any]]]:
     """The original network, the compressed one, and what each stage had to tell; resumes from `folder`."""
 
@@ -119,6 +134,10 @@ def compress(
         model, entry = kept.model, kept.told
         earlier.append((step, entry["edits"]))
         told.append(entry)
+        tell(
+            f"{index}/{len(plan)} {entry['name']}: {entry['seconds']:.1f} s, "
+            f"validation accuracy {100 * entry['validation_accuracy']:.2f} %, density {100 * entry['density']:.1f} %"
+        )
         if index == trained:
             original = formats.baked(model)
     return original, model, told

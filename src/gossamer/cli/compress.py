@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import OptionError, nearest
-from .output import Json, console, emit, notice
+from .output import Json, console, emit, notice, progress_line
 
 
 def compress(
@@ -75,7 +75,7 @@ def finish(command: str, chosen: Any, folder: Path, *, fresh: bool, json: bool) 
     ]
     if sys.stderr.isatty():  # an error stays the only line for whoever reads standard error
         notice("gossamer", f"{chosen.model} on {chosen.data}: {', '.join(steps)}; results go to {folder}")
-    report = run(chosen, folder, resume=not fresh, progress=True)
+    report = run(chosen, folder, resume=not fresh, progress=True, tell=progress_line)
     if json:
         emit(command, {**report, "folder": str(folder), "files": files(folder)})
     else:

@@ -40,6 +40,11 @@ def notice(kind: str, text: str) -> None:
     errors.print(f": {text}", markup=False)
 
 
+def progress_line(text: str) -> None:
+    """What a long command has done so far, on standard error."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, style="dim", markup=False)
+
+
 def emit(command: str, answer: Mapping[str, Any]) -> None:
     """One JSON object on standard output, with the schema first; NaN and infinity become null."""
     print(json.dumps({"schema": SCHEMA, "command": command, **_finite(answer)}, indent=2, allow_nan=False))
