@@ -187,10 +187,10 @@ def test_a_broken_rule_has_its_own_error(data, error, message):
 @pytest.mark.parametrize(("data", "error", "message"), PARAMETERS)
 def test_an_attack_costs_neither_time_nor_memory(data, error, message):
     tracemalloc.start()
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(error):
         read(data)
-    seconds, peak = time.perf_counter() - began, tracemalloc.get_traced_memory()[1]
+    seconds, peak = time.process_time() - began, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     assert seconds < 1
@@ -252,11 +252,11 @@ def test_a_full_header_of_tensors_is_read_within_a_second():
 def test_unterminated_strings_in_metadata_take_no_quadratic_time():
     about = b'{"a":"' + b'\\"' * 400_000
 
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(HeaderError):
         read(forge(about=about))
 
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 def test_a_missing_file_a_folder_and_a_pipe_are_errors(tmp_path):

@@ -562,10 +562,8 @@ def test_an_interrupted_run_says_how_to_resume_and_does(recipe, tmp_path):
 
 @pytest.mark.slow
 def test_the_demo_ends_with_its_table_and_page(tmp_path):
-    start = time.monotonic()
     done = gossamer("demo", "--out", tmp_path / "demo")
 
     assert done.returncode == 0, done.stderr
     assert "zstd -19" in done.stdout
     assert str(tmp_path / "demo" / "report.html") in done.stdout.replace("\n", "")
-    assert time.monotonic() - start < 240  # two minutes on an idle machine
