@@ -4,8 +4,8 @@ A stage is keyed by the hash of everything that decides its result: the stages b
 and weights, data, seed, threads, and the code. Its folder is written beside and renamed when complete, so a stage
 is there whole or not at all. State is tensors (safetensors) and the format trees as JSON; nothing is pickled.
 
-    FOLDER/stages/02-Prune-1f6c9a3e5b7d/{state.safetensors, stage.json}
-    FOLDER/work/02-Prune-1f6c9a3e5b7d/...        checkpoints of the training inside a stage that is not finished
+    stages/02-Prune-1f6c9a3e5b7d/{state.safetensors, stage.json}
+    work/02-Prune-1f6c9a3e5b7d/...      checkpoints of the training inside a stage that is not finished
 """
 
 from __future__ import annotations
