@@ -90,7 +90,8 @@ def test_the_rebuilt_array_is_transposed_and_takes_the_initialisers_type():
 
 
 def test_bfloat16_rounds_as_torch_does():
-    torch = pytest.importorskip("torch")
+    import torch
+
     rng = np.random.default_rng(3)
     bits = rng.integers(0, 2**32, 100_000, dtype=np.uint32)
     values = np.concatenate(
