@@ -13,11 +13,11 @@ import gossamer
 
 SOURCE = Path(gossamer.__file__).parent
 ORDER = [
-    *("errors", "native", "codec", "artifact", "runtime", "data"),
+    *("errors", "native", "cost", "codec", "artifact", "runtime", "data"),
     *("formats", "methods", "pruning", "distillation", "blocks", "dynamic", "models", "training"),
-    *("measure", "export", "search", "steps", "recipe", "stage", "report", "run", "papers", "cli"),
+    *("export", "measure", "search", "steps", "recipe", "stage", "report", "run", "papers", "cli"),
 ]
-TORCH_FREE = ["errors", "native", "codec", "artifact", "runtime", "data", "measure", "cli"]
+TORCH_FREE = ["errors", "native", "cost", "codec", "artifact", "runtime", "data", "measure", "cli"]
 
 
 def part(path: Path) -> str:
