@@ -73,7 +73,7 @@ def recurrent(*, gates: int, input: int, hidden: int, steps: int, projection: in
 
 def resize(output: Shape, *, axes: int, mode: str) -> int:
     """Interpolation over `axes` spatial axes; mode nearest, linear or cubic."""
-    taps = {"nearest": 0, "linear": 2**axes, "cubic": 4**axes}
+    taps = {"nearest": 0, "linear": 1 << axes, "cubic": 1 << 2 * axes}
     if mode not in taps:
         raise MeasureError(f"resize: unknown mode {mode!r}, expected one of {', '.join(taps)}.")
     return prod(output) * taps[mode]

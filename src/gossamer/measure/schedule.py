@@ -1,14 +1,15 @@
 """Schedule: the operators a network executes, in order, with the activations each reads and writes.
 
-Both front ends end here (`dispatch` for torch, `onnx_graph` for ONNX and packed files); rows, totals, memory
-and pictures are made from what they return, a `Recorded`. An activation is a number; views of one memory share the number of their base,
-and an operator that works in place writes the number it reads. Weights are not activations: they are names.
+Both front ends end here (`dispatch` for torch, `onnx_graph` for ONNX and packed files): rows, totals, memory
+and pictures are made from what they return, a `Recorded`. An activation is a number; views of one memory share
+the number of their base, and an operator that works in place writes the number it reads. Weights are not
+activations: they are names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..cost import Cost
 
@@ -21,7 +22,7 @@ class Operation:
     layer: str  # "layer1.0.conv1"; "" for the model itself
     reads: tuple[int, ...]
     writes: tuple[int, ...]
-    cost: Cost = Cost()
+    cost: Cost = field(default_factory=Cost)
     weights: tuple[str, ...] = ()
     counted: bool = True  # False: no rule knows its operations; the report lists it
     elementwise: bool = False  # could overwrite the input it reads first, where that is its last use
