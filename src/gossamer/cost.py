@@ -81,3 +81,14 @@ class Cost:
     def moving(self, *, weights: int = 0, inputs: int = 0, outputs: int = 0) -> Self:
         """The same operations with their traffic in bytes."""
         return replace(self, weight_bytes=weights, input_bytes=inputs, output_bytes=outputs)
+
+
+class Costed:
+    """A layer that knows its own cost better than the operators it is written with.
+
+    `cost(*input_shapes)` returns the Cost of one call without traffic; the operators inside are then not
+    counted one by one.
+    """
+
+    def cost(self, *input_shapes: tuple[int, ...]) -> Cost:
+        raise NotImplementedError

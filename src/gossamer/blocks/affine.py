@@ -5,11 +5,15 @@ scale, shift: float [C], channel axis 1 of an input [N, C, ...]; trained.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from ..cost import Cost, Costed
 
-class Affine(nn.Module):
+
+class Affine(nn.Module, Costed):
     """A per-channel scale and shift; 2C numbers instead of the 4C of a batch norm."""
 
     def __init__(self, channels: int) -> None:
@@ -20,6 +24,10 @@ class Affine(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         spread = (-1, *([1] * (x.dim() - 2)))
         return x * self.scale.reshape(spread) + self.shift.reshape(spread)
+
+    def cost(self, *input_shapes: tuple[int, ...]) -> Cost:
+        """One multiply and one add per element."""
+        return Cost.of_elements(math.prod(input_shapes[0]), multiply=1, add=1)
 
     @classmethod
     def from_norm(cls, norm: nn.modules.batchnorm._BatchNorm) -> Affine:
