@@ -124,6 +124,16 @@ class Normed(nn.Module):
         return self.norm(self.conv(x))
 
 
+def test_norms_that_were_never_trained_share_their_vectors_and_still_pack(tmp_path):
+    block = [nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4)]
+    model = nn.Sequential(*block, nn.ReLU(), nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4)).eval()
+    x = torch.randn(2, 4, 9, 9)
+
+    packed = pack(model, tmp_path / "m.goss", x)
+
+    np.testing.assert_allclose(runtime.open(packed.path)(x.numpy()), model(x).detach().numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_norm_moves_into_a_plain_convolution(bias, tmp_path):
     model = Normed(bias).eval()

@@ -16,6 +16,7 @@ vectors carry a format, or that trains, is left as it is.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container
 
 import numpy as np
@@ -127,7 +128,7 @@ def _forget(graph: ir.Graph, value: ir.Value) -> None:
 
 
 def _constant(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    assert name not in graph.initializers, name
+    name = _free(graph, name)
     value = ir.Value(
         name=name,
         shape=ir.Shape(values.shape),
@@ -136,3 +137,10 @@ def _constant(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
     )
     graph.register_initializer(value)
     return value
+
+
+def _free(graph: ir.Graph, name: str) -> str:
+    """A name that no initialiser has: norms with equal statistics share their vectors, and so the name."""
+    if name not in graph.initializers:
+        return name
+    return next(new for count in itertools.count(2) if (new := f"{name}.{count}") not in graph.initializers)
