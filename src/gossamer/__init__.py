@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .data import Preprocess as Preprocess
     from .data import load_data as load_data
     from .export import pack as pack
+    from .measure import compare as compare
+    from .measure import profile as profile
     from .models import load_model as load_model
     from .recipe import load as load_recipe
     from .runtime import Session as Session
@@ -40,12 +42,14 @@ _HOME = {  # public name -> (module, name there)
     "Preprocess": ("data", "Preprocess"),
     "Session": ("runtime", "Session"),
     "apply": ("steps", "apply"),
+    "compare": ("measure", "compare"),
     "inspect": ("artifact", "inspect"),
     "load_data": ("data", "load_data"),
     "load_model": ("models", "load_model"),
     "load_recipe": ("recipe", "load"),
     "open": ("runtime", "open"),
     "pack": ("export", "pack"),
+    "profile": ("measure", "profile"),
     "unpack": ("runtime", "unpack"),
 }
 
@@ -55,12 +59,14 @@ __all__ = [  # the steps come on top, see __dir__
     "Preprocess",
     "Session",
     "apply",
+    "compare",
     "inspect",
     "load_data",
     "load_model",
     "load_recipe",
     "open",
     "pack",
+    "profile",
     "unpack",
 ]
 

@@ -17,11 +17,13 @@ import typer
 
 from ..errors import GossamerError
 from .bench import bench
+from .compare import compare
 from .compress import compress
 from .demo import demo
 from .inspect import inspect
 from .output import notice
 from .paper import paper
+from .profile import profile
 from .run import run
 from .unpack import unpack
 
@@ -37,7 +39,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (compress, inspect, unpack, run, bench, paper, demo):
+for command in (compress, inspect, unpack, run, bench, profile, compare, paper, demo):
     app.command()(command)
 
 

@@ -117,7 +117,7 @@ def against_onnxruntime(
         runtime.unpack(against or path), options, providers=["CPUExecutionProvider"]
     )
     rng = np.random.default_rng(0)
-    inputs = [_inputs(session.inputs, batch=batch, rng=rng) for _ in range(INPUTS)]
+    inputs = [random_inputs(session.inputs, batch=batch, rng=rng) for _ in range(INPUTS)]
     figures = interleave(
         {"ours": session, "onnxruntime_fp32": lambda feeds: dense.run(None, feeds)},
         inputs,
@@ -134,14 +134,21 @@ def against_onnxruntime(
     }
 
 
-def _inputs(ports: Sequence[Port], *, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """One array for each input, with names for free axes replaced by numbers."""
+def random_inputs(
+    ports: Sequence[Port],
+    *,
+    batch: int = 1,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:
+    """One array for each input: N(0, 1), or {0, 1} for integers; free axes are 1 but the batch, or as in `shapes`."""
     feeds = {}
     for port in ports:
-        first = batch if port.shape and not isinstance(port.shape[0], int) else None
         shape = [size if isinstance(size, int) else 1 for size in port.shape]
-        if first is not None:
-            shape[0] = first
+        if shapes and port.name in shapes:
+            shape = list(shapes[port.name])
+        elif port.shape and not isinstance(port.shape[0], int):
+            shape[0] = batch
         elif batch != 1 and shape and shape[0] != batch:
             raise MeasureError(
                 f"input {port} has a fixed batch, received batch {batch}. Leave the batch at {shape[0]}."

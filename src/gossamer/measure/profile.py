@@ -197,7 +197,7 @@ def profile(
         return made
     from .dispatch import record_torch
 
-    given = _example(example)
+    given = example_of(example)
     recorded = record_torch(model, given, costs=costs)
     made = of(recorded, name=name or type(model).__name__, folded=folded)
     if latency:
@@ -290,7 +290,7 @@ def _shapes(path: Path, example: Any) -> Mapping[str, tuple[int, ...]] | None:
     return {key: tuple(getattr(value, "shape", value)) for key, value in zip(names, values, strict=True)}
 
 
-def _example(example: Any) -> Any:
+def example_of(example: Any) -> Any:
     """An example of zeros where a shape was given."""
     import torch
 

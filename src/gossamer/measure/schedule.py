@@ -29,6 +29,7 @@ class Operation:
     folds: bool = False  # a batch norm at inference: per-channel scale and shift
     takes_fold: bool = False  # a convolution or matrix product that could absorb one
     output_shape: tuple[int, ...] = ()  # of its first output
+    node: str = ""  # the node's own name in an ONNX graph
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from torch.nn import functional as F
 class LeNet300(nn.Module):
     """Two hidden layers of 300 and 100."""
 
+    input_shape = (1, 1, 28, 28)
+
     def __init__(self, *, classes: int = 10) -> None:
         super().__init__()
         self.fc1 = nn.Linear(784, 300)
@@ -33,6 +35,8 @@ class LeNet300(nn.Module):
 
 class LeNet5(nn.Module):
     """Two convolutions, two fully connected layers."""
+
+    input_shape = (1, 1, 28, 28)
 
     def __init__(self, *, classes: int = 10) -> None:
         super().__init__()

@@ -38,6 +38,8 @@ class BasicBlock(nn.Module):
 class ResNetCifar(nn.Module):
     """`blocks` basic blocks in each of three stages."""
 
+    input_shape = (1, 3, 32, 32)
+
     def __init__(self, blocks: int, *, classes: int = 10) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
