@@ -101,8 +101,8 @@ def lifetimes(schedule: Schedule, *, unread: bool = False, reuse: bool = False) 
         for tensor in operation.reads:
             if tensor not in first:
                 raise MeasureError(
-                    f"operation {index} ({operation.op}, layer {operation.layer!r}) reads activation {tensor}, "
-                    f"which is no input of the model and which no operation before it writes. "
+                    f"operation {index} ({operation.op}, layer {operation.layer!r}) reads activation "
+                    f"{tensor}, which is no input of the model and which no operation before it writes. "
                     f"List it among the inputs, or put the operation that writes it first."
                 )
             last[tensor] = index

@@ -57,7 +57,7 @@ def best_order(
     greedy = ordered(graph.greedy(), "greedy")
     if greedy.memory.peak_bytes < best.memory.peak_bytes:
         best = greedy
-    if best.optimal:
+    if best.optimal or max_exact < 1:
         return best
     found, finished = graph.search(best.memory, max_exact)
     if found is not None:
