@@ -1,0 +1,39 @@
+"""VGG-small: six 3x3 convolutions in pairs of 128, 256 and 512 channels, for 32 x 32 pictures.
+
+    [conv - BN - ReLU] x 2, pool, three times - linear                         4,660,106 parameters
+
+The usual network of papers on binary, ternary and low-bit weights. Inputs are [N, 3, 32, 32], outputs logits.
+Source: Courbariaux, Bengio, David, "BinaryConnect", NIPS 2015, section 3.2, with one linear layer at the end as in
+Zhang, Yang, Ye, Hua, "LQ-Nets", ECCV 2018.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+WIDTHS = (128, 128, 256, 256, 512, 512)
+
+
+class VGGSmall(nn.Module):
+    """Max pooling halves the picture after every second convolution."""
+
+    input_shape = (1, 3, 32, 32)
+
+    def __init__(self, *, classes: int = 10) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        inner = 3
+        for index, outer in enumerate(WIDTHS):
+            layers += [nn.Conv2d(inner, outer, 3, padding=1, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
+            if index % 2:
+                layers.append(nn.MaxPool2d(2))
+            inner = outer
+        self.features = nn.Sequential(*layers)
+        self.linear = nn.Linear(inner * 4 * 4, classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.features(x).flatten(1))
+        return logits
