@@ -20,7 +20,7 @@ import torch
 from gossamer import recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/quickstart.md"]
+PAGES = ["README.md", "docs/quickstart.md", "docs/profile.md"]
 SHORTER = [
     "--set",
     "train.epochs=1",
