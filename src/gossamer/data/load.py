@@ -1,6 +1,7 @@
 """`load_data`: from a short text to a data set.
 
-    mnist  fashion-mnist  cifar10  fsdd      real sets under $GOSSAMER_DATA (see `root`)
+    mnist  fashion-mnist  cifar10  fsdd  imagenet-sample
+                                             real sets under $GOSSAMER_DATA (see `root`)
     digits                                   10,000 MNIST digits that come with the package
     folder:DIR  folder:DIR@HxW               pictures, one folder for each class (see `folder`)
     module:function  file.py:function        your own: a Data, (train, test), or a dict (see `custom`)
@@ -16,6 +17,7 @@ from gossamer.data.cifar import cifar10
 from gossamer.data.custom import custom
 from gossamer.data.folder import folder
 from gossamer.data.fsdd import fsdd
+from gossamer.data.imagenet import imagenet_sample
 from gossamer.data.mnist import digits, fashion_mnist, mnist
 from gossamer.data.split import Data
 from gossamer.errors import DataError, nearest
@@ -25,6 +27,7 @@ NAMES: dict[str, Callable[[], Data]] = {
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "fsdd": fsdd,
+    "imagenet-sample": imagenet_sample,
     "digits": digits,
 }
 

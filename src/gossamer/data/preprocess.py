@@ -5,6 +5,9 @@
     raw, color "RGB": uint8 or float [N, H, W, 3]   -> [N, 3, H, W]
     raw, color None:  any [N, ...]                  -> same shape (channels on axis 1 if mean has several)
 
+`crop` = (H, W) cuts the middle out of every picture first (an odd rest leaves one pixel more at the bottom and
+right). `bgr` hands the channels over as blue, green, red, the order of networks made with Caffe; mean and std are
+then in that order, raw pictures stay RGB.
 `image` reads one picture with Pillow, converts it to `color`, resizes it (bilinear) to `size` = (H, W) and
 adds the batch axis; `sound` does the same for a recording (see `speech`). The dictionary of `to_dict` goes
 into the metadata of every packed file, so it is short: `div` 255 means scale 1/255, a square size is one
@@ -26,7 +29,7 @@ from gossamer.data.speech import LogMel
 from gossamer.errors import DataError, OptionError, nearest
 
 Color = Literal["L", "RGB"]
-_KEYS = ("color", "size", "div", "scale", "mean", "std", "sound")
+_KEYS = ("color", "bgr", "size", "crop", "div", "scale", "mean", "std", "sound")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,10 +42,19 @@ class Preprocess:
     size: tuple[int, int] | None = None
     color: Color | None = None
     log_mel: LogMel | None = None
+    crop: tuple[int, int] | None = None
+    bgr: bool = False
 
     def __post_init__(self) -> None:
         if self.color not in (None, "L", "RGB"):
             raise OptionError(f"preprocess: color is {self.color!r}, expected 'L', 'RGB' or None.")
+        if self.bgr and self.color != "RGB":
+            raise OptionError(f"preprocess: bgr needs color 'RGB', but color is {self.color!r}.")
+        if self.crop and (self.color is None or min(self.crop) < 1):
+            raise OptionError(
+                f"preprocess: crop {self.crop} needs positive sizes and pictures (color 'L' or 'RGB'; it is "
+                f"{self.color!r})."
+            )
         if not all(np.isfinite([self.scale, *self.mean, *self.std])) or any(s <= 0 for s in self.std):
             raise OptionError(
                 f"preprocess: scale {self.scale}, mean {self.mean}, std {self.std} must be finite and std "
@@ -67,6 +79,10 @@ class Preprocess:
             if raw.ndim != 4 or raw.shape[3] != 3:
                 raise DataError(f"preprocess: a colour batch has shape {raw.shape}, expected [N, H, W, 3].")
             raw = raw.transpose(0, 3, 1, 2)
+        if self.bgr:
+            raw = raw[:, ::-1]
+        if self.crop:
+            raw = _middle(raw, self.crop)
         mean = np.asarray(self.mean or (0.0,), np.float64)
         std = np.asarray(self.std or (1.0,), np.float64)
         factor, offset = self.scale / std, -mean / std
@@ -107,8 +123,11 @@ class Preprocess:
         result: dict[str, Any] = {}
         if self.color:
             result["color"] = self.color
-        if self.size:
-            result["size"] = self.size[0] if self.size[0] == self.size[1] else list(self.size)
+        if self.bgr:
+            result["bgr"] = True
+        for name, size in (("size", self.size), ("crop", self.crop)):
+            if size:
+                result[name] = size[0] if size[0] == size[1] else list(size)
         div = round(1 / self.scale) if self.scale else 0
         if self.scale != 1:
             result |= {"div": div} if div and 1 / div == self.scale else {"scale": self.scale}
@@ -126,18 +145,15 @@ class Preprocess:
             if key not in _KEYS:
                 raise OptionError(f"preprocess: unknown key {key!r}. {nearest(key, _KEYS)}")
         try:
-            size = given.get("size")
             return cls(
                 scale=1 / given["div"] if "div" in given else float(given.get("scale", 1.0)),
                 mean=_floats(given.get("mean", ())),
                 std=_floats(given.get("std", ())),
-                size=None
-                if size is None
-                else (size, size)
-                if isinstance(size, int)
-                else (int(size[0]), int(size[1])),
+                size=_size(given.get("size")),
                 color=given.get("color"),
                 log_mel=LogMel(**given["sound"]) if "sound" in given else None,
+                crop=_size(given.get("crop")),
+                bgr=bool(given.get("bgr", False)),
             )
         except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
             raise OptionError(f"preprocess: {dict(given)} cannot be read ({error}).") from error
@@ -159,6 +175,24 @@ def read_image(path: str | Path, *, size: tuple[int, int] | None, color: Color) 
         raise DataError(
             f"{path}: cannot be read as an image ({error}). Replace or remove the file."
         ) from error
+
+
+def _middle(pictures: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle of pictures [N, C, H, W]."""
+    top, left = ((have - want) // 2 for have, want in zip(pictures.shape[2:], size, strict=True))
+    if top < 0 or left < 0:
+        raise DataError(
+            f"preprocess: pictures of {pictures.shape[2]}x{pictures.shape[3]} are smaller than the crop of "
+            f"{size[0]}x{size[1]}. Resize them first (size)."
+        )
+    return pictures[:, :, top : top + size[0], left : left + size[1]]
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    """(H, W) from one number or two."""
+    if value is None:
+        return None
+    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[1]))
 
 
 def _floats(value: Any) -> tuple[float, ...]:

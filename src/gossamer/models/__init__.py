@@ -6,6 +6,16 @@ from gossamer.models.load import load_model as load_model
 from gossamer.models.load import load_weights_ as load_weights_
 from gossamer.models.mobilenet_small import MobileNetSmall as MobileNetSmall
 from gossamer.models.resnet_cifar import ResNetCifar as ResNetCifar
+from gossamer.models.squeezenet import SqueezeNet as SqueezeNet
 from gossamer.models.vgg_small import VGGSmall as VGGSmall
 
-__all__ = ["LeNet300", "LeNet5", "MobileNetSmall", "ResNetCifar", "VGGSmall", "load_model", "load_weights_"]
+__all__ = [
+    "LeNet300",
+    "LeNet5",
+    "MobileNetSmall",
+    "ResNetCifar",
+    "SqueezeNet",
+    "VGGSmall",
+    "load_model",
+    "load_weights_",
+]

@@ -1,7 +1,7 @@
 """`load_model`: from a short text to a torch module, with weights when asked.
 
     lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56    built in
-    mobilenet-small  vgg-small
+    mobilenet-small  vgg-small  squeezenet1_1
     module:function  file.py:function                                         yours; called without arguments
 
 Weights are a .safetensors file, a file of `torch.load(weights_only=True)` (a state_dict, also inside
@@ -29,6 +29,7 @@ from gossamer.errors import ModelError, nearest
 from gossamer.models.lenet import LeNet5, LeNet300
 from gossamer.models.mobilenet_small import MobileNetSmall
 from gossamer.models.resnet_cifar import ResNetCifar
+from gossamer.models.squeezenet import SqueezeNet
 from gossamer.models.vgg_small import VGGSmall
 
 NAMES: dict[str, Callable[[], nn.Module]] = {
@@ -40,6 +41,7 @@ NAMES: dict[str, Callable[[], nn.Module]] = {
     "resnet44": partial(ResNetCifar, 7),
     "resnet56": partial(ResNetCifar, 9),
     "mobilenet-small": MobileNetSmall,
+    "squeezenet1_1": SqueezeNet,
     "vgg-small": VGGSmall,
 }
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
