@@ -2,17 +2,18 @@
 
     two activations alive during the same operation never overlap;  arena >= peak of `memory.liveness`
 
-Two plans are made and the smaller arena is taken. By size: the largest first, each at the lowest offset that is
-free over its whole lifetime. Both ends: in order of execution, each at the bottom of the arena if that is free,
-else as high as it fits under the peak; a chain so alternates between the two ends and needs no byte more than
-its peak, which by size it may. Offsets are multiples of the alignment.
+Three plans are made and the smallest arena is taken. By size: the largest first, each at the lowest offset that
+is free over its whole lifetime. By area: the same, with bytes times operations alive for the size. Both ends: in
+order of execution, each at the bottom of the arena if that is free, else as high as it fits under the peak; a
+chain so alternates between the two ends and needs no byte more than its peak, which the other two may.
+Offsets are multiples of the alignment.
 Source: Pisarchyk and Lee, "Efficient memory management for deep neural net inference", 2020,
 arXiv:2001.03288 (greedy by size for offsets; packing at least bytes is NP-hard, as dynamic storage allocation).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import OptionError
@@ -27,7 +28,7 @@ class Arena:
     offsets: Mapping[int, int]
     arena_bytes: int
     bound_bytes: int
-    method: str  # "by size" or "both ends"
+    method: str  # "by size", "by area" or "both ends"
 
     @property
     def ratio(self) -> float:
@@ -45,7 +46,11 @@ def place(schedule: Schedule, *, alignment: int = 64, unread: bool = False, reus
     pieces = lifetimes(schedule, unread=unread, reuse=reuse)
     padded = [replace(piece, bytes=-(-piece.bytes // alignment) * alignment) for piece in pieces]
     peak = max(timeline(padded, len(schedule.operations)), default=0)
-    plans = {"by size": _by_size(padded), "both ends": _both_ends(padded, peak)}
+    plans = {
+        "by size": _largest_first(padded, lambda piece: piece.bytes),
+        "by area": _largest_first(padded, lambda piece: piece.bytes * (piece.last - piece.first + 1)),
+        "both ends": _both_ends(padded, peak),
+    }
     ends = {
         method: max((at + pieces[index].bytes for index, at in plan.items()), default=0)
         for method, plan in plans.items()
@@ -60,11 +65,11 @@ def place(schedule: Schedule, *, alignment: int = 64, unread: bool = False, reus
     )
 
 
-def _by_size(pieces: Sequence[Lifetime]) -> dict[int, int]:
+def _largest_first(pieces: Sequence[Lifetime], size: Callable[[Lifetime], int]) -> dict[int, int]:
     """Offsets by index of the piece."""
     room = sum(piece.bytes for piece in pieces)
     plan: dict[int, int] = {}
-    for index in sorted(range(len(pieces)), key=lambda i: (-pieces[i].bytes, pieces[i].first)):
+    for index in sorted(range(len(pieces)), key=lambda i: (-size(pieces[i]), pieces[i].first)):
         plan[index] = next(_gaps(index, pieces, plan, room))[0]
     return plan
 
