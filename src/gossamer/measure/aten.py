@@ -3,12 +3,8 @@
 A rule takes a `Call` and returns its Cost without traffic. The name of an operator is that of its schema without
 namespace, overload and the underscore of the in-place form: `add_.Tensor` and `add.out` are "add".
 
-    RULES        operators with multiply-accumulates, and those whose count depends on more than one shape
-    ELEMENTWISE  operations of each kind per element of the output
-    REDUCTIONS   operations of each kind per element of the input
-    MOVES        no operations, but bytes: copies, joins, look-ups, new tensors
-
-An operator in none of them has no rule, and the report lists it as not counted.
+Here are operators with multiply-accumulates, and those whose count depends on more than one shape; the rest are in
+the tables of `elementwise`. An operator in neither has no rule, and the report lists it as not counted.
 Source: the definitions of the operators; the weights of the kinds are those of measure/formulas.py and cost.py.
 """
 
@@ -23,6 +19,7 @@ from torch import Tensor
 
 from ..cost import Cost
 from . import formulas
+from .elementwise import ELEMENTWISE, MOVES, REDUCTIONS
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,13 @@ def _linear(call: Call) -> Cost:
 
 def _batched_sum(call: Call) -> Cost:
     return Cost.of_macs(prod(call.shape("batch1")) * call.shape("batch2")[-1], bias_adds=prod(call.output))
+
+
+def _grouped_product(call: Call) -> Cost:
+    """Rows [T, K] in groups, each times its own matrix of [E, K, N]; or the two ragged along K, to [E, M, N]."""
+    left, right = call.shape("self"), call.shape("mat2")
+    ragged = len(left) == len(right) == 2
+    return Cost.of_macs(prod(left) * right[-1] if ragged else prod(call.output) * left[-1])
 
 
 def _attention(call: Call) -> Cost:
@@ -128,7 +132,22 @@ def _rms_norm(call: Call) -> Cost:
 
 
 def _batch_norm(call: Call) -> Cost:
+    """A scale and a shift per channel; with the statistics of the batch itself it is a norm like the others."""
+    if call.arguments.get("training"):
+        return _norm()(call)
     return Cost.of_elements(prod(call.output), multiply=1, add=1)
+
+
+def _weight_norm(call: Call) -> Cost:
+    """w = g v / |v|: squares and their sum, a root for each norm, and the scaling."""
+    norms = call.outputs[1].numel()
+    scaled = Cost.of_elements(prod(call.output), add=1, multiply=2)
+    return scaled + Cost.of_elements(norms, transcendental=1, multiply=1)
+
+
+def _affine_grid(call: Call) -> Cost:
+    """Each coordinate of the grid is a row of theta [N, axes, axes + 1] times a place in the picture."""
+    return Cost.of_macs(prod(call.output) * call.shape("theta")[-1])
 
 
 def _pool(kind: str, *, less: int = 0) -> Rule:
@@ -179,6 +198,7 @@ RULES: dict[str, Rule] = {
     "baddbmm": _product("batch1", "batch2", added="self"),
     "addmv": _product("mat", "vec", added="self"),
     "addbmm": _batched_sum,
+    "_grouped_mm": _grouped_product,
     "addr": lambda call: Cost.of_macs(prod(call.output)),
     "_trilinear": _trilinear,
     **dict.fromkeys(
@@ -198,11 +218,13 @@ RULES: dict[str, Rule] = {
     "upsample_trilinear3d": _interpolation("linear", 3),
     "upsample_bicubic2d": _interpolation("cubic", 2),
     "_upsample_bicubic2d_aa": _interpolation("cubic", 2),
+    "affine_grid_generator": _affine_grid,
     "grid_sampler_2d": _grid_sampler,
     "grid_sampler_3d": _grid_sampler,
     **dict.fromkeys(
-        ("native_batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit"), _batch_norm
+        ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"), _batch_norm
     ),
+    "_weight_norm_interface": _weight_norm,
     "native_layer_norm": _norm(),
     "native_group_norm": _norm(),
     "_fused_rms_norm": _rms_norm,
@@ -212,6 +234,8 @@ RULES: dict[str, Rule] = {
     "avg_pool3d": _pool("add"),
     "_adaptive_avg_pool2d": _adaptive_pool("add"),
     "_adaptive_avg_pool3d": _adaptive_pool("add"),
+    "fractional_max_pool2d": _pool("compare", less=1),
+    "fractional_max_pool3d": _pool("compare", less=1),
     "adaptive_max_pool2d": _adaptive_pool("compare"),
     "adaptive_max_pool3d": _adaptive_pool("compare"),
     "_cdist_forward": _distances,
@@ -224,68 +248,6 @@ RULES: dict[str, Rule] = {
     ),
 }
 
-
-def _each(names: str, **kinds: float) -> dict[str, dict[str, float]]:
-    """The same operations for every name of the list."""
-    return dict.fromkeys(names.split(), kinds)
-
-
-ELEMENTWISE: dict[str, dict[str, float]] = {
-    **_each("add sub rsub neg round floor ceil trunc frac cumsum", add=1),
-    **_each("mul div reciprocal square fmod remainder floor_divide cumprod", multiply=1),
-    **_each("eq ne lt le gt ge isin logical_not logical_and logical_or logical_xor", compare=1),
-    **_each("bitwise_and bitwise_or bitwise_xor bitwise_not __lshift__ __rshift__", compare=1),
-    **_each("bitwise_left_shift bitwise_right_shift", compare=1),
-    **_each("relu relu6 clamp clamp_min clamp_max hardtanh threshold maximum minimum fmax fmin", compare=1),
-    **_each(
-        "abs sign where masked_fill isnan isinf isfinite isneginf isposinf nan_to_num signbit", compare=1
-    ),
-    **_each("exp exp2 expm1 log log2 log10 log1p sqrt rsqrt pow erf erfc lgamma digamma", transcendental=1),
-    **_each("sin cos tan sinh cosh tanh asin acos atan atan2", transcendental=1),
-    **_each("sigmoid log_sigmoid_forward logit gelu softplus", transcendental=1),
-    **_each("_softmax _safe_softmax _log_softmax", transcendental=1),
-    **_each("elu selu celu", transcendental=1, compare=1),
-    **_each("silu glu", transcendental=1, multiply=1),
-    **_each("mish", transcendental=2, multiply=1),
-    **_each("logcumsumexp", transcendental=2, add=1),
-    **_each("leaky_relu _prelu_kernel rrelu_with_noise", compare=1, multiply=1),
-    **_each("hardsigmoid", add=1, compare=2, multiply=1),
-    **_each("hardswish", add=1, compare=2, multiply=2),
-    **_each("addcmul addcdiv lerp xlogy", add=1, multiply=2),
-    **_each(
-        "fake_quantize_per_tensor_affine_cachemask fake_quantize_per_channel_affine_cachemask",
-        add=2,
-        multiply=2,
-        compare=2,
-    ),
-}
-
-REDUCTIONS: dict[str, dict[str, float]] = {
-    **_each("sum mean nansum", add=1),
-    **_each("prod", multiply=1),
-    **_each("amax amin max min argmax argmin aminmax any all count_nonzero", compare=1),
-    **_each("var std var_mean std_mean", add=3, multiply=1),
-    **_each("norm linalg_vector_norm", add=1, multiply=1),
-    **_each("logsumexp", transcendental=1, add=1),
-}
-
-MOVES = frozenset(
-    _each("""
-    _to_copy clone copy contiguous _unsafe_view _reshape_copy cat stack concat repeat roll flip rot90 tril triu
-    index index_select gather take embedding slice_scatter select_scatter scatter index_put _index_put_impl
-    index_copy masked_select masked_scatter repeat_interleave one_hot nonzero meshgrid diag_embed
-    constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
-    replication_pad3d im2col col2im pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
-    upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
-    empty empty_like empty_strided empty_permuted new_empty new_empty_strided zeros zeros_like new_zeros
-    ones ones_like new_ones full full_like new_full scalar_tensor arange linspace eye fill zero
-    tril_indices triu_indices lift_fresh lift_fresh_copy detach_copy _efficientzerotensor
-    unsafe_split unsafe_split_with_sizes unsafe_chunk split_with_sizes_copy resize set
-    native_dropout bernoulli rand randn rand_like randn_like randint randperm normal uniform
-    _local_scalar_dense equal is_same_size sym_size _assert_async _assert_tensor_metadata
-    """)
-)
 
 IN_PLACE_CAPABLE = frozenset(ELEMENTWISE)  # one output element needs one element of the first input
 FOLDABLE = frozenset({"native_batch_norm", "_native_batch_norm_legit_no_training"})

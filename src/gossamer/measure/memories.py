@@ -3,187 +3,198 @@
 A memory is a torch storage. Weights are the memories of parameters and buffers, constants those of other tensors
 that the model holds; every other memory that is written is an activation and gets a number. A storage is kept
 by a weak reference, so that its address is not given to another tensor while the recording lasts.
+
+A model does not run on its own weights: each has a stand-in that shares memory with the same others, without
+values or with a copy of them, so that a forward that writes to a weight or buffer changes nothing.
+Raises: MeasureError for a tensor that is not strided (sparse, opaque).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import _disable_current_modes
 
+from ..errors import MeasureError
 from .schedule import Weight
+
+Place = tuple[int, int, tuple[int, ...], tuple[int, ...], torch.dtype]  # memory, offset, shape, stride, type
 
 
 class Memories:
     """The memories seen so far; `sizes` are the bytes of each activation."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, values: bool) -> None:
         self.sizes: dict[int, int] = {}
+        self._values = values  # whether stand-ins hold values
         self._references: dict[int, StorageWeakRef] = {}
         self._activations: dict[int, int] = {}
         self._weights: dict[int, str] = {}  # storage -> the first name
-        self._originals: dict[int, Tensor] = {}  # storage -> a flat view of the real values
         self._constants: set[int] = set()
-        self._aliases: dict[int, Tensor] = {}  # id of a parameter -> the tensor that runs in its place
-        self._nonzero: dict[tuple[object, ...], int] = {}
+        self._bases: dict[int, Tensor] = {}  # storage of the model -> the bytes that stand in for it
+        self._stand_ins: dict[Place, Tensor] = {}
+        self._originals: dict[int, Tensor] = {}  # storage -> a tensor with the real values
+        self._nonzero: dict[Place, int] = {}
 
-    def without_values(self, model: nn.Module) -> dict[str, Tensor]:
-        """Tensors without values in the place of every parameter and buffer, with the same sharing of memory."""
-        bases: dict[int, Tensor] = {}
-        made: dict[str, Tensor] = {}
-        for name, tensor in _held(model):
-            if tensor.layout != torch.strided:
-                made[name] = tensor
-                continue
-            address = _address(tensor)
-            if address not in bases:
-                bytes_ = tensor.untyped_storage().nbytes()
-                bases[address] = torch.empty(bytes_, dtype=torch.uint8, device="cpu")
-                self._weights[self._keep(bases[address])] = name
-                if not tensor.is_meta:
-                    self._originals[self._keep(bases[address])] = tensor.detach()
-            fake = bases[address].new_empty(0, dtype=tensor.dtype)
-            fake.set_(
-                bases[address].untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride()
-            )
-            made[name] = self._aliases[id(tensor)] = fake
-        return made
+    def replace_(self, model: nn.Module) -> None:
+        """Put a stand-in in the place of every parameter and buffer."""
+        for name, holder, tensor in list(_held(model)):
+            made = holder[name.rpartition(".")[2]] = self._stand_in(tensor)
+            self._weights.setdefault(self.key(made), name)
 
-    def with_values(self, model: nn.Module) -> dict[str, Tensor]:
-        """The real parameters, and copies of the buffers (a forward may change those)."""
-        copies: dict[int, Tensor] = {}
-        made: dict[str, Tensor] = {}
-        parameters = {id(value) for value in model.parameters()}
-        for name, tensor in _held(model):
-            if id(tensor) not in copies:
-                copies[id(tensor)] = tensor.detach() if id(tensor) in parameters else tensor.detach().clone()
-            used = made[name] = self._aliases[id(tensor)] = copies[id(tensor)]
-            if self._keep(used) not in self._weights:
-                self._weights[self._keep(used)] = name
-                self._originals[self._keep(used)] = used
-        return made
-
-    def alias(self, tensor: Tensor) -> Tensor:
-        """The tensor that runs in the place of a parameter."""
-        return self._aliases.get(id(tensor), tensor)
+    def running(self, tensor: Tensor) -> Tensor:
+        """What runs in the place of a tensor that the model reads: a stand-in, or the tensor itself."""
+        if isinstance(tensor, FakeTensor) or (self._values and self.key(tensor) not in self._bases):
+            return tensor
+        return self._stand_in(tensor)
 
     def key(self, tensor: Tensor) -> int:
         """The memory of a tensor."""
-        return self._keep(tensor)
+        address = _address(tensor)
+        if address not in self._references:
+            self._references[address] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch
+        return address
 
-    def known(self, tensor: Tensor) -> bool:
-        """Whether the memory has been seen as a weight, a constant or an activation."""
-        key = self._keep(tensor)
-        return key in self._weights or key in self._activations or key in self._constants
-
-    def constant(self, tensor: Tensor) -> None:
-        """Remember a tensor that the model holds without registering it."""
-        self._constants.add(self._keep(tensor))
+    def found(self, tensor: Tensor) -> None:
+        """A tensor that is read: one that no operator wrote and no module registers is a constant."""
+        key = self.key(tensor)
+        if key not in self._weights and key not in self._activations:
+            self._constants.add(key)
 
     def is_weight(self, tensor: Tensor) -> bool:
         """Whether the memory is that of a parameter, buffer or constant."""
-        return self._keep(tensor) in self._weights or self._keep(tensor) in self._constants
+        return self.key(tensor) in self._weights or self.key(tensor) in self._constants
 
     def named(self, tensors: Iterable[Tensor]) -> tuple[str, ...]:
         """The names of the weights among them, each once."""
-        keys = [self._keep(tensor) for tensor in tensors]
+        keys = [self.key(tensor) for tensor in tensors]
         return tuple(dict.fromkeys(self._weights[key] for key in keys if key in self._weights))
 
     def activations(self, tensors: Iterable[Tensor], *, new: bool = False) -> tuple[int, ...]:
         """The numbers of the activations among them, each once; a memory not seen before gets one."""
         found: dict[int, None] = {}
         for tensor in tensors:
-            key = self._keep(tensor)
-            if not new and (key in self._weights or key in self._constants):
+            if not new and self.is_weight(tensor):
                 continue
+            key = self.key(tensor)
             if key not in self._activations:
                 self._activations[key] = len(self._activations)
-                self.sizes[self._activations[key]] = _storage_bytes(tensor)
+                self.sizes[self._activations[key]] = int(tensor.untyped_storage().nbytes())
             found[self._activations[key]] = None
         return tuple(found)
 
     def nonzero(self, tensor: Tensor) -> int | None:
         """How many elements of a weight (or of a view of it) are not zero; None without values."""
-        original = self._originals.get(self._keep(tensor))
+        original = self._originals.get(self.key(tensor))
         if original is None:
             return None
-        place = (
-            self._keep(tensor),
-            tuple(tensor.shape),
-            tensor.stride(),
-            tensor.storage_offset(),
-            tensor.dtype,
-        )
+        place = _place(tensor)
         if place not in self._nonzero:
-            with torch.no_grad(), torch.utils._python_dispatch._disable_current_modes():
-                view = torch.empty(0, dtype=tensor.dtype)
+            with torch.no_grad(), _disable_current_modes():
+                view = original.new_empty(0, dtype=tensor.dtype)
                 view.set_(original.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
                 self._nonzero[place] = int(torch.count_nonzero(view))
         return self._nonzero[place]
 
-    def weights(self, model: nn.Module) -> tuple[Weight, ...]:
-        """Every parameter and buffer, each memory once."""
-        trained = {id(value) for value in model.parameters()}
-        covered: dict[int, list[tuple[int, int]]] = {}
-        rows = []
-        for name, tensor in _held(model):
-            numel = tensor.numel()
-            if tensor.layout == torch.strided:
-                numel = _uncovered(tensor, covered.setdefault(_address(tensor), []))
-            if not numel and tensor.numel():
-                continue
-            nonzero = None if tensor.is_meta else int(torch.count_nonzero(tensor.detach()))
-            rows.append(
-                Weight(
-                    name=name,
-                    layer=name.rpartition(".")[0],
-                    shape=tuple(tensor.shape),
-                    numel=numel,
-                    dense_bytes=numel * tensor.element_size(),
-                    nonzero=nonzero,
-                    trained=id(tensor) in trained,
-                )
-            )
-        return tuple(rows)
-
-    def _keep(self, tensor: Tensor) -> int:
-        address = _address(tensor)
-        if address not in self._references:
-            self._references[address] = StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]  # torch
-        return address
+    def _stand_in(self, tensor: Tensor) -> Tensor:
+        place = _place(tensor)
+        if place not in self._stand_ins:
+            key = self.key(tensor)
+            if key not in self._bases:
+                storage = tensor.untyped_storage()
+                if self._values:
+                    copy = storage.clone()  # type: ignore[no-untyped-call]  # torch
+                    base = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(copy)
+                else:
+                    base = torch.empty(storage.nbytes(), dtype=torch.uint8, device="cpu")
+                self._bases[key] = base
+                if not tensor.is_meta:
+                    self._originals[self.key(base)] = base if self._values else tensor
+            base = self._bases[key]
+            made = base.new_empty(0, dtype=tensor.dtype)
+            made.set_(base.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+            self._stand_ins[place] = made
+        return self._stand_ins[place]
 
 
-def _held(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Parameters, then buffers, under every name they have."""
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
+def weights(model: nn.Module) -> tuple[Weight, ...]:
+    """Every parameter and buffer, each element of memory once: it belongs to the tensor named first."""
+    held = list(_held(model))
+    trained = {id(tensor) for module in model.modules() for tensor in module._parameters.values()}
+    places: dict[int, dict[Place, None]] = {}
+    for _, _, tensor in held:
+        places.setdefault(_address(tensor), {})[_place(tensor)] = None
+    masks = {key: _mask(group) for key, group in places.items() if _overlap(group)}
+    rows, seen = [], set()
+    for name, _, tensor in held:
+        place = _place(tensor)
+        if place in seen:
+            continue
+        seen.add(place)
+        numel, nonzero = _new_elements(tensor, masks.get(place[0]))
+        if numel or not tensor.numel():
+            layer, size = name.rpartition(".")[0], numel * tensor.element_size()
+            shape, is_trained = tuple(tensor.shape), id(tensor) in trained
+            rows.append(Weight(name, layer, shape, numel, size, nonzero, trained=is_trained))
+    return tuple(rows)
+
+
+def _held(model: nn.Module) -> Iterator[tuple[str, dict[str, Tensor | None], Tensor]]:
+    """(name, where it is held, tensor) of parameters, then of buffers; a module used in two places counts once."""
+    for kind in ("_parameters", "_buffers"):
+        for path, module in model.named_modules():
+            held = getattr(module, kind)
+            for name, tensor in held.items():
+                if tensor is not None:
+                    yield f"{path}.{name}" if path else name, held, tensor
 
 
 def _address(tensor: Tensor) -> int:
+    if tensor.layout != torch.strided:
+        raise MeasureError(
+            f"a tensor of shape {list(tensor.shape)} has the layout {tensor.layout}, which has no single memory to "
+            "count. Profile the model with dense tensors (tensor.to_dense()); zeros are counted in macs_nonzero."
+        )
     return int(tensor.untyped_storage()._cdata)
 
 
-def _storage_bytes(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage().nbytes())
+def _place(tensor: Tensor) -> Place:
+    shape, stride = tuple(map(int, tensor.shape)), tuple(map(int, tensor.stride()))
+    return _address(tensor), int(tensor.storage_offset()), shape, stride, tensor.dtype
 
 
-def _uncovered(tensor: Tensor, covered: list[tuple[int, int]]) -> int:
-    """Elements that no tensor before it covers; a view with gaps counts at most its own elements."""
-    if not tensor.numel():
-        return 0
-    start = int(tensor.storage_offset())
-    reach = sum(
-        (int(size) - 1) * int(stride) for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-    )
-    free = [(start, start + reach + 1)]
-    for first, last in covered:
-        free = [
-            piece
-            for begin, end in free
-            for piece in ((begin, min(end, first)), (max(begin, last), end))
-            if piece[0] < piece[1]
-        ]
-    covered += free
-    return min(int(tensor.numel()), sum(end - begin for begin, end in free))
+def _span(place: Place) -> tuple[int, int]:
+    """From the first element in memory to the one after the last."""
+    _, start, shape, stride, _ = place
+    reach = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    return start, start + reach + 1 if prod(shape) else start
+
+
+def _overlap(places: Iterable[Place]) -> bool:
+    spans = sorted(map(_span, places))
+    return any(second[0] < first[1] for first, second in pairwise(spans))
+
+
+def _mask(places: Iterable[Place]) -> Tensor:
+    """One flag for each element of a memory that several tensors share: whether a row counts it already."""
+    return torch.zeros(max(_span(place)[1] for place in places), dtype=torch.bool)
+
+
+def _new_elements(tensor: Tensor, mask: Tensor | None) -> tuple[int, int | None]:
+    """Elements that no row counts yet, and how many of them are not zero (None without values)."""
+    _, start, shape, stride, _ = _place(tensor)
+    kept = [axis for axis, step in enumerate(stride) if step or not shape[axis]]  # an expanded axis is one
+    where = [shape[axis] for axis in kept], [stride[axis] for axis in kept], start
+    values = None if tensor.is_meta else tensor.detach().as_strided(*where) != 0
+    if mask is None:
+        return prod(where[0]), None if values is None else int(values.sum())
+    part = mask.as_strided(*where)
+    new = ~part
+    part.fill_(True)
+    return int(new.sum()), None if values is None else int((values.cpu() & new).sum())
