@@ -33,6 +33,7 @@ class Place:
     kind: str
     layer: str
     norm: str = ""  # a batch norm that is not folded yet: the value is rounded behind it
+    feeds: tuple[str, ...] = ()  # the kinds and layers of integer calls that read it: "conv layer1.0.conv1"
 
     @property
     def name(self) -> str:
@@ -70,7 +71,7 @@ def place(calls: Calls, *, skip: Container[str] = ()) -> Placement:
         if index >= 0 and not any(reader.index in integer for reader in calls.readers(index))
     }
     places = tuple(
-        _place(calls, index)
+        _place(calls, index, integer)
         for index in sorted(wanted)
         if index not in finals or calls.calls[index].kind == "conv"
     )
@@ -130,8 +131,10 @@ def _end(calls: Calls, call: Call) -> int:
     return readers[0].index if alone else call.index
 
 
-def _place(calls: Calls, index: int) -> Place:
+def _place(calls: Calls, index: int, integer: Container[int]) -> Place:
+    readers = [reader for reader in _readers(calls, index) if reader.index in integer]
+    feeds = tuple(dict.fromkeys(f"{reader.kind} {reader.layer}".strip() for reader in readers))
     if index < 0:
-        return Place(index, "input", "")
+        return Place(index, "input", "", feeds=feeds)
     call = calls.calls[index]
-    return Place(index, call.kind, call.layer, call.norm)
+    return Place(index, call.kind, call.layer, call.norm, feeds)

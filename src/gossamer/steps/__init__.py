@@ -3,12 +3,24 @@
 from .apply import apply as apply
 from .base import Context as Context
 from .base import Step as Step
+from .calibrate import Calibrate as Calibrate
 from .freeze_norms import FreezeNorms as FreezeNorms
 from .prune import Prune as Prune
 from .quantize import Quantize as Quantize
+from .quantize_aware import QuantizeAware as QuantizeAware
 from .round import Round as Round
 from .share import Share as Share
 from .train import Finetune as Finetune
 from .train import Train as Train
 
-__all__ = ["Finetune", "FreezeNorms", "Prune", "Quantize", "Round", "Share", "Train"]
+__all__ = [
+    "Calibrate",
+    "Finetune",
+    "FreezeNorms",
+    "Prune",
+    "Quantize",
+    "QuantizeAware",
+    "Round",
+    "Share",
+    "Train",
+]

@@ -166,3 +166,9 @@ def per_layer(option: Any, names: Iterable[str], what: str, *, known: Iterable[s
             raise OptionError(f"{what}: {error}") from None
         spread.update(dict.fromkeys(matched, value))
     return {name: spread[name] for name in names if name in spread}
+
+
+def layer_paths(patterns: Iterable[str], model: nn.Module) -> set[str]:
+    """The paths of the layers that names or globs of layers or weights mean."""
+    known = weights(model)
+    return {name.removesuffix(".weight") for pattern in patterns for name in match(pattern, known)}

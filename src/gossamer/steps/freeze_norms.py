@@ -3,9 +3,10 @@
     fold      w' = w * a, b' = (b - mean) * a + beta,   a = gamma / sqrt(var + eps)      C stored numbers, of 4C
     affine    y = x * a + (beta - mean * a)                                              2C stored numbers, of 4C
 
-The function at inference is unchanged. A norm is folded when a convolution or linear layer feeds it alone and that
-layer's weight carries no format yet; otherwise it becomes an Affine block. What feeds what is read off the traced
-graph (torch.export). The new biases, scales and shifts can be trained, rounded and quantized like any weight.
+The function at inference is unchanged. A norm is folded when a convolution or linear layer feeds it alone and the rows
+of that layer's weight can be rescaled in its format (formats.rescale); otherwise it becomes an Affine block. What feeds
+what is read off the traced graph (torch.export). The new biases, scales and shifts can be trained, rounded and quantized
+like any weight.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
+from .. import formats, quantizers
 from ..blocks import Affine
 from ..errors import StepError
 from .base import Context, Edit, Step
@@ -49,7 +51,7 @@ class FreezeNorms(Step):
             if layer is None:
                 model.get_submodule(path).load_state_dict(affine.state_dict())
             else:
-                _fold(model.get_submodule(layer), affine)
+                _fold(model, layer, affine)
             context.edits.append(edit)
             found += 1
         if not found:
@@ -72,13 +74,11 @@ def _edit(model: nn.Module, edit: Edit) -> None:
 
 
 @torch.no_grad()
-def _fold(layer: nn.Module, affine: Affine) -> None:
-    assert isinstance(layer.weight, Tensor)
-    assert isinstance(layer.bias, Tensor)
-    scale = affine.scale.double()
-    spread = scale.reshape(-1, *([1] * (layer.weight.dim() - 1)))
-    layer.weight.data = (layer.weight.double() * spread).float()
-    layer.bias.data = (layer.bias.double() * scale + affine.shift.double()).float()
+def _fold(model: nn.Module, layer: str, affine: Affine) -> None:
+    bias = model.get_submodule(layer).bias
+    assert isinstance(bias, Tensor)
+    formats.rescale(model, f"{layer}.weight", affine.scale)
+    bias.data = (bias.double() * affine.scale.double() + affine.shift.double()).float()
 
 
 def _feeders(model: nn.Module, context: Context, norms: dict[str, _BatchNorm]) -> dict[str, str]:
@@ -87,7 +87,9 @@ def _feeders(model: nn.Module, context: Context, norms: dict[str, _BatchNorm]) -
         return {}
     training = model.training
     try:
-        program = torch.export.export(model.eval(), (torch.as_tensor(context.example),))
+        with quantizers.unquantized(model.eval()):
+            plain = formats.baked(model)
+            program = torch.export.export(plain, (torch.as_tensor(context.example),))
     except Exception as error:  # tracing runs the user's code, which may raise anything; folding is optional
         context.skip(
             "*", f"norms are not folded: the model could not be traced ({str(error).splitlines()[0][:80]})"
@@ -115,5 +117,5 @@ def _feeders(model: nn.Module, context: Context, norms: dict[str, _BatchNorm]) -
     return {
         norm: layer
         for norm, layer in pairs.items()
-        if uses[norm] == uses[layer] == 1 and not parametrize.is_parametrized(model.get_submodule(layer))
+        if uses[norm] == uses[layer] == 1 and formats.can_rescale(model, f"{layer}.weight")
     }
