@@ -24,10 +24,11 @@ from .inspect import inspect
 from .output import notice
 from .paper import paper
 from .profile import profile
+from .quantize import quantize
 from .run import run
 from .unpack import unpack
 
-RESUMABLE = ("compress", "demo", "paper")
+RESUMABLE = ("compress", "demo", "paper", "quantize")
 
 app = typer.Typer(
     name="gossamer",
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (compress, inspect, unpack, run, bench, profile, compare, paper, demo):
+for command in (compress, quantize, inspect, unpack, run, bench, profile, compare, paper, demo):
     app.command()(command)
 
 

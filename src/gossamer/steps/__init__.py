@@ -5,6 +5,7 @@ from .base import Context as Context
 from .base import Step as Step
 from .calibrate import Calibrate as Calibrate
 from .freeze_norms import FreezeNorms as FreezeNorms
+from .protect import Protect as Protect
 from .prune import Prune as Prune
 from .quantize import Quantize as Quantize
 from .quantize_aware import QuantizeAware as QuantizeAware
@@ -17,6 +18,7 @@ __all__ = [
     "Calibrate",
     "Finetune",
     "FreezeNorms",
+    "Protect",
     "Prune",
     "Quantize",
     "QuantizeAware",
