@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import torch
@@ -115,6 +115,7 @@ def unquantized(model: nn.Module) -> Iterator[None]:
 
 
 def _forward(plain: type[nn.Module]) -> Callable[..., Any]:
+    @wraps(plain.forward)  # its signature names the inputs of a packed file
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         holder: Quantizers = getattr(self, NAME)
         leaves, tree = pytree.tree_flatten((args, kwargs))
