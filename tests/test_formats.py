@@ -22,6 +22,7 @@ LEAVES = [
     Uniform(bits=8),
     Uniform(bits=4, granularity="channel", fit="mse"),
     Uniform(bits=None, step=0.05),
+    Uniform(bits=4, granularity="group", group=4),
     Codebook(bits=1),
     Codebook(bits=4),
     Codebook(bits=9, init="density"),
@@ -29,7 +30,7 @@ LEAVES = [
 TREES = [
     *LEAVES,
     Sparse(),
-    *(Sparse(values=leaf) for leaf in LEAVES if getattr(leaf, "granularity", "") != "channel"),
+    *(Sparse(values=leaf) for leaf in LEAVES if getattr(leaf, "granularity", "tensor") == "tensor"),
 ]
 SHAPES = [(6, 10), (4, 3, 3, 3), (17,), (1, 1)]
 
@@ -127,6 +128,7 @@ def test_nan_weights_are_refused_by_name(tree: formats.WeightFormat) -> None:
         lambda: Uniform(bits=1),
         lambda: Uniform(bits=None),
         lambda: Uniform(granularity="row"),
+        lambda: Uniform(granularity="group", group=0),
         lambda: Uniform(step=-1.0),
         lambda: Uniform(fit="median"),
         lambda: Codebook(bits=0),
@@ -181,6 +183,51 @@ def test_uniform_weight_is_within_half_a_step(bits: int, granularity: str) -> No
     error = (tree.decode(latent, scale) - dense).abs()
 
     assert (error <= scale.reshape(-1, 1) / 2 + 1e-6).all()
+
+
+@pytest.mark.parametrize(("shape", "group"), [((3, 10), 4), ((2, 3, 2, 2), 5), ((4, 6), 6), ((2, 5), 32)])
+def test_a_group_of_inputs_has_the_scale_of_its_own_largest_weight(
+    shape: tuple[int, ...], group: int
+) -> None:
+    dense = weight(shape)
+    tree = Uniform(bits=4, granularity="group", group=group)
+    parts = tree.encode(dense)
+    rows = dense.reshape(shape[0], -1)
+
+    decoded = tree.decode(*parts).reshape(rows.shape)
+
+    starts = range(0, rows.shape[1], group)
+    assert parts[1].numel() == shape[0] * len(starts)
+    for o in range(shape[0]):
+        for start in starts:
+            values = rows[o, start : start + group]
+            step = values.abs().max() / 7
+            assert torch.allclose(decoded[o, start : start + group], (values / step).round() * step)
+
+
+def test_a_group_is_stored_as_an_option_only_where_rows_hold_several() -> None:
+    dense = weight((4, 10))
+
+    def options(group: int) -> object:
+        tree = Uniform(bits=4, granularity="group", group=group)
+        return tree.store(*tree.encode(dense)).options
+
+    assert options(4) == {"offset": 7, "group": 4}
+    assert options(10) == options(64) == {"offset": 7}
+
+
+def test_smaller_groups_follow_outliers_better() -> None:
+    dense = weight((16, 64))
+    dense[:, 5] *= 20
+
+    def error(**options: object) -> float:
+        tree = Uniform(bits=4, **options)  # type: ignore[arg-type]
+        return float((tree.decode(*tree.encode(dense)) - dense).square().mean())
+
+    channel = error(granularity="channel")
+    grouped = [error(granularity="group", group=g) for g in (32, 16, 8)]
+
+    assert channel > grouped[0] > grouped[1] > grouped[2]
 
 
 @pytest.mark.parametrize("init", kmeans.INITS)

@@ -2,71 +2,85 @@
 
     code[o, i] = clip(round(w[o, i] / scale), -Q, Q)        w_hat[o, i] = code[o, i] * scale
     latent: float [*shape], trained through the rounding (straight-through estimator)
-    scale:  float [1], or [O] per output channel; fixed after `encode` (LSQ trains it)
+    scale:  float [1], [O] per output channel, or [O ceil(I / group)] per group of consecutive inputs (the last
+            may be short; I: all axes but the first together); fixed after `encode` (LSQ trains it)
 
 Q = 2^(bits-1) - 1 (narrow range, so the grid is symmetric and zero stays exactly zero); with bits=None the range is
 open and the entropy coder decides what a code costs.
-Stored: codes at `bits` bits before entropy coding, plus one or O scales of 32 bits. The step of the grid is given
-(`step`), or the smallest that reaches the largest weight (`fit="max"`), or the one with the least squared error (`fit="mse"`).
+Stored: codes at `bits` bits before entropy coding, plus the scales of 32 bits each. The step of the grid is given
+(`step`), or the smallest that reaches the largest weight (`fit="max"`), or the one with the least squared error
+(`fit="mse"`). A tensor of one axis has one scale.
 Error:  at most half a step inside the range. Rounding is half to even.
 Source: symmetric uniform quantization; straight-through estimator: Bengio et al., 2013, arXiv:1308.3432.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..artifact.stored import Floats, Ints, Stored
 from ..errors import FormatError, OptionError
 from .base import Parts, WeightFormat, check_finite
 
 MAX_CODE = 2**15 - 1
+GRANULARITIES = ("tensor", "channel", "group")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Uniform(WeightFormat):
-    """Signed codes of `bits` bits times a scale per tensor or per output channel."""
+    """Signed codes of `bits` bits times a scale per tensor, output channel, or `group` of its inputs."""
 
     layout: ClassVar[str] = "uniform"
     own_parts: ClassVar[tuple[str, ...]] = ("latent", "scale")
     fixed_parts: ClassVar[tuple[str, ...]] = ("scale",)
+    fits: ClassVar[tuple[str, ...]] = ("max", "mse")
 
     bits: int | None = 8
-    granularity: str = "tensor"  # or "channel"
+    granularity: str = "tensor"  # or "channel", "group"
+    group: int = 32  # inputs that share a scale, with granularity="group"
     step: float | None = None
     fit: str = "max"  # or "mse"
 
     def __post_init__(self) -> None:
+        name = type(self).__name__
         if self.bits is not None and not (isinstance(self.bits, int) and 2 <= self.bits <= 16):
             raise OptionError(
-                f"Uniform: bits must be 2 to 16, or None for an open range; received {self.bits!r}."
+                f"{name}: bits must be 2 to 16, or None for an open range; received {self.bits!r}."
             )
-        if self.granularity not in ("tensor", "channel"):
+        if self.granularity not in GRANULARITIES:
             raise OptionError(
-                f"Uniform: granularity is 'tensor' or 'channel'; received {self.granularity!r}."
+                f"{name}: granularity is one of {', '.join(GRANULARITIES)}; received {self.granularity!r}."
             )
-        if self.fit not in ("max", "mse"):
-            raise OptionError(f"Uniform: fit is 'max' or 'mse'; received {self.fit!r}.")
+        if not (isinstance(self.group, int) and self.group >= 1):
+            raise OptionError(f"{name}: group is a number of inputs, 1 or more; received {self.group!r}.")
+        if self.fit not in self.fits:
+            raise OptionError(f"{name}: fit is one of {', '.join(self.fits)}; received {self.fit!r}.")
         if self.step is not None and not self.step > 0:
-            raise OptionError(f"Uniform: step must be positive; received {self.step!r}.")
+            raise OptionError(f"{name}: step must be positive; received {self.step!r}.")
         if self.step is None and self.bits is None:
-            raise OptionError("Uniform: an open range (bits=None) needs a step.")
+            raise OptionError(f"{name}: an open range (bits=None) needs a step.")
 
     @property
     def largest(self) -> int:
         """Q, the largest code."""
         return MAX_CODE if self.bits is None else 2 ** (self.bits - 1) - 1
 
+    @property
+    def smallest(self) -> int:
+        """The smallest code, -Q."""
+        return -self.largest
+
     def encode(self, dense: Tensor) -> Parts:
-        check_finite(dense, "Uniform")
+        check_finite(dense, type(self).__name__)
         dense = dense.detach().float().clone()
         if self.step is not None:
-            rows = dense.shape[0] if self.granularity == "channel" and dense.dim() > 1 else 1
-            scale = dense.new_full((rows,), self.step)
+            scale = dense.new_full((self._rows(dense).shape[0],), self.step)
         else:
             scale = self._fit(dense)
         reach = (dense.abs() / self._spread(scale, dense)).max() if dense.numel() else dense.new_zeros(())
@@ -78,34 +92,27 @@ class Uniform(WeightFormat):
         return dense, scale
 
     def decode(self, *parts: Tensor) -> Tensor:
-        latent, scale = parts
-        spread = self._spread(scale, latent)
-        ratio = (latent / spread).clamp(-self.largest, self.largest)
+        latent, spread = parts[0], self._spread(self.scale(*parts), parts[0])
+        ratio = (latent / spread).clamp(self.smallest, self.largest)
         return (ratio + (ratio.round() - ratio).detach()) * spread
+
+    def scale(self, *parts: Tensor) -> Tensor:
+        """The scale that codes are multiplied with, one per row of `granularity`."""
+        return parts[1]
 
     def codes(self, *parts: Tensor) -> Tensor:
         """Signed integer codes, int32 [*shape]."""
-        latent, scale = parts
-        return (latent / self._spread(scale, latent)).clamp(-self.largest, self.largest).round().int()
+        latent, spread = parts[0], self._spread(self.scale(*parts), parts[0])
+        return (latent / spread).clamp(self.smallest, self.largest).round().int()
 
     def store(self, *parts: Tensor) -> Stored:
-        codes = self.codes(*parts).detach().cpu().reshape(-1).numpy()
-        low, high = (int(codes.min()), int(codes.max())) if codes.size else (0, 0)
-        low, high = min(low, 0), max(high, 0)
-        width = max(1, (high - low).bit_length())
-        shifted = (codes - low).astype("uint16" if width > 8 else "uint8")
-        scale = parts[1].detach().float().cpu().numpy().reshape(-1)
-        return Stored(
-            self.layout,
-            tuple(parts[0].shape),
-            {"codes": Ints(shifted, width), "scale": Floats(scale)},
-            options={"offset": -low},
-        )
+        codes, scale = self.codes(*parts), self.scale(*parts)
+        grouped = self.granularity == "group" and codes.dim() > 1 and self.group < _matrix(codes)[1]
+        return on_grid(codes, scale, group=self.group if grouped else None)
 
     def _fit(self, dense: Tensor) -> Tensor:
-        """The scale of each channel (or of the tensor) that `fit` asks for; float [rows]."""
-        per_channel = self.granularity == "channel" and dense.dim() > 1
-        rows = dense.reshape(dense.shape[0], -1) if per_channel else dense.reshape(1, -1)
+        """The scale of each row that `fit` asks for; float [rows]."""
+        rows = self._rows(dense)
         if rows.numel() == 0:
             return rows.new_ones(rows.shape[0])
         tiny = torch.finfo(torch.float32).tiny * 2**16
@@ -117,12 +124,50 @@ class Uniform(WeightFormat):
         best, best_error = full.clone(), torch.full_like(full, float("inf"))
         for fraction in torch.linspace(0.2, 1.0, 81).tolist():
             scale = full * fraction
-            ratio = (rows / scale[:, None]).clamp(-self.largest, self.largest)
+            ratio = (rows / scale[:, None]).clamp(self.smallest, self.largest)
             error = (ratio.round() * scale[:, None] - rows).square().sum(dim=1)
             better = error < best_error
             best, best_error = torch.where(better, scale, best), torch.where(better, error, best_error)
         return best
 
-    @staticmethod
-    def _spread(scale: Tensor, like: Tensor) -> Tensor:
-        return scale if scale.numel() == 1 else scale.reshape(-1, *([1] * (like.dim() - 1)))
+    def _rows(self, dense: Tensor) -> Tensor:
+        """The weights that share a scale, one row each; short groups are filled up with zeros."""
+        if self.granularity == "tensor" or dense.dim() < 2:
+            return dense.reshape(1, -1)
+        rows, columns = _matrix(dense)
+        if self.granularity == "channel" or not columns:
+            return dense.reshape(rows, columns)
+        return F.pad(dense.reshape(rows, columns), (0, -columns % self.group)).reshape(-1, self.group)
+
+    def _spread(self, scale: Tensor, like: Tensor) -> Tensor:
+        """The scale of every weight, in a shape that broadcasts to that of `like`."""
+        if scale.numel() == 1:
+            return scale
+        if self.granularity == "channel":
+            return scale.reshape(-1, *([1] * (like.dim() - 1)))
+        rows, columns = _matrix(like)
+        wide = scale.reshape(rows, -1).repeat_interleave(self.group, dim=1)
+        return wide[:, :columns].reshape(like.shape)
+
+
+def on_grid(codes: Tensor, scale: Tensor, *, group: int | None = None) -> Stored:
+    """The fields of layout `uniform` for signed integer codes [*shape] times float scales."""
+    values = codes.detach().cpu().reshape(-1).numpy()
+    low, high = (int(values.min()), int(values.max())) if values.size else (0, 0)
+    low, high = min(low, 0), max(high, 0)
+    width = max(1, (high - low).bit_length())
+    shifted = (values - low).astype("uint16" if width > 8 else "uint8")
+    return Stored(
+        Uniform.layout,
+        tuple(codes.shape),
+        {
+            "codes": Ints(shifted, width),
+            "scale": Floats(scale.detach().float().cpu().numpy().reshape(-1)),
+        },
+        options={"offset": -low} | ({} if group is None else {"group": group}),
+    )
+
+
+def _matrix(tensor: Tensor) -> tuple[int, int]:
+    """Rows (the first axis) and columns (all others together)."""
+    return tensor.shape[0], math.prod(tensor.shape[1:])
