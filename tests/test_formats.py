@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from gossamer import formats
+from gossamer import formats, methods
 from gossamer.artifact import layouts
 from gossamer.errors import FormatError, OptionError
-from gossamer.formats import Codebook, Dense, Sparse, Uniform, kmeans
+from gossamer.formats import Codebook, Dense, Sparse, Uniform, WeightFormat, kmeans
+from gossamer.methods import LSQ, QIL, DoReFa
 
 LEAVES = [
     Dense(),
@@ -23,6 +24,14 @@ LEAVES = [
     Uniform(bits=4, granularity="channel", fit="mse"),
     Uniform(bits=None, step=0.05),
     Uniform(bits=4, granularity="group", group=4),
+    LSQ(bits=2),
+    LSQ(bits=3, granularity="channel", narrow=True),
+    LSQ(bits=4, granularity="group", group=4, fit="max"),
+    QIL(bits=2),
+    QIL(bits=5, rescale=True),
+    DoReFa(bits=1),
+    DoReFa(bits=2, rescale=True),
+    DoReFa(bits=8),
     Codebook(bits=1),
     Codebook(bits=4),
     Codebook(bits=9, init="density"),
@@ -32,6 +41,11 @@ TREES = [
     Sparse(),
     *(Sparse(values=leaf) for leaf in LEAVES if getattr(leaf, "granularity", "tensor") == "tensor"),
 ]
+KNOWN: dict[str, type[WeightFormat]] = {n: getattr(formats, n) for n in formats.__all__} | {
+    n: c
+    for n in methods.__all__
+    if isinstance(c := getattr(methods, n), type) and issubclass(c, WeightFormat)
+}
 SHAPES = [(6, 10), (4, 3, 3, 3), (17,), (1, 1)]
 
 
@@ -48,7 +62,7 @@ def named(tree: formats.WeightFormat) -> str:
 def test_every_exported_format_is_in_the_contract() -> None:
     covered = {type(t).__name__ for t in TREES}
 
-    assert covered == set(formats.__all__)
+    assert covered == set(KNOWN)
 
 
 @pytest.mark.parametrize("tree", TREES, ids=named)
@@ -83,9 +97,7 @@ def test_gradient_reaches_every_trained_part(tree: formats.WeightFormat) -> None
 
 @pytest.mark.parametrize("tree", TREES, ids=named)
 def test_a_format_survives_being_written_as_data(tree: formats.WeightFormat) -> None:
-    known = {n: getattr(formats, n) for n in formats.__all__}
-
-    assert formats.from_dict(tree.to_dict(), known) == tree
+    assert formats.from_dict(tree.to_dict(), KNOWN) == tree
 
 
 @pytest.mark.parametrize("tree", TREES, ids=named)
@@ -100,8 +112,7 @@ def test_a_model_with_a_format_keeps_it_through_state_and_restore(tree: formats.
     x = weight((5, 12), seed=3)
 
     tensors, trees = formats.state(model)
-    known = {n: getattr(formats, n) for n in formats.__all__}
-    again = formats.restore(fresh(), tensors, {k: formats.from_dict(t, known) for k, t in trees.items()})
+    again = formats.restore(fresh(), tensors, {k: formats.from_dict(t, KNOWN) for k, t in trees.items()})
 
     assert torch.equal(again(x), model(x))
     assert torch.equal(formats.baked(model)(x), model(x))
@@ -134,6 +145,10 @@ def test_nan_weights_are_refused_by_name(tree: formats.WeightFormat) -> None:
         lambda: Codebook(bits=0),
         lambda: Codebook(init="kmeans++"),
         lambda: Dense(dtype="float8"),
+        lambda: LSQ(bits=None, step=0.1),
+        lambda: LSQ(fit="median"),
+        lambda: QIL(bits=1),
+        lambda: DoReFa(bits=9),
     ],
 )
 def test_a_wrong_option_says_what_it_received(wrong: object) -> None:
