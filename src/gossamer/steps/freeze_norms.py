@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-from .. import formats, quantizers
+from .. import formats
 from ..blocks import Affine
-from ..errors import StepError
+from ..errors import ModelError, StepError
+from ..methods.norm_pairs import norm_pairs
 from .base import Context, Edit, Step
-
-FOLDABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +33,7 @@ class FreezeNorms(Step):
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         norms = {path: m for path, m in model.named_modules() if isinstance(m, _BatchNorm)}
-        feeders = _feeders(model, context, norms) if self.fold and norms else {}
+        feeders = _feeders(model, context) if self.fold and norms else {}
         found = 0
         for path, norm in norms.items():
             if norm.running_mean is None:
@@ -81,41 +80,16 @@ def _fold(model: nn.Module, layer: str, affine: Affine) -> None:
     bias.data = (bias.double() * affine.scale.double() + affine.shift.double()).float()
 
 
-def _feeders(model: nn.Module, context: Context, norms: dict[str, _BatchNorm]) -> dict[str, str]:
-    """{norm: the layer that alone feeds it and feeds nothing else}, from the traced graph; empty without an example."""
-    if context.example is None:
+def _feeders(model: nn.Module, context: Context) -> dict[str, str]:
+    """{norm: the layer it folds into}; empty without an example or data, or when the model cannot be traced."""
+    example = context.example
+    if example is None and context.data is not None:
+        example = torch.from_numpy(context.data.batch(2))
+    if example is None:
         return {}
-    training = model.training
     try:
-        with quantizers.unquantized(model.eval()):
-            plain = formats.baked(model)
-            program = torch.export.export(plain, (torch.as_tensor(context.example),))
-    except Exception as error:  # tracing runs the user's code, which may raise anything; folding is optional
-        context.skip(
-            "*", f"norms are not folded: the model could not be traced ({str(error).splitlines()[0][:80]})"
-        )
+        pairs = norm_pairs(model, example)
+    except ModelError as error:
+        context.skip("*", f"norms are not folded: {error}")
         return {}
-    finally:
-        model.train(training)
-    names = {**program.graph_signature.inputs_to_parameters, **program.graph_signature.inputs_to_buffers}
-    owners = {name: names[name].rpartition(".")[0] for name in names}
-    uses: dict[str, int] = {}
-    pairs: dict[str, str] = {}
-    for node in program.graph.nodes:
-        if node.op != "call_function":
-            continue
-        mine = {owners[a.name] for a in node.all_input_nodes if a.name in owners}
-        for path in mine:
-            uses[path] = uses.get(path, 0) + 1
-        norm = next((path for path in mine if path in norms), None)
-        source = node.all_input_nodes[0] if node.all_input_nodes else None
-        if norm is None or source is None or source.op != "call_function" or len(source.users) != 1:
-            continue
-        layer = next((owners[a.name] for a in source.all_input_nodes if a.name in owners), None)
-        if layer is not None and isinstance(model.get_submodule(layer), FOLDABLE):
-            pairs[norm] = layer
-    return {
-        norm: layer
-        for norm, layer in pairs.items()
-        if uses[norm] == uses[layer] == 1 and formats.can_rescale(model, f"{layer}.weight")
-    }
+    return {norm: layer for norm, layer in pairs.items() if formats.can_rescale(model, f"{layer}.weight")}
