@@ -9,8 +9,18 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ..cost import Cost, Costed
+
+
+def channel_affine(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """y = x * scale + shift per channel; one call for who follows the calls of torch functions, as batch_norm is."""
+    if has_torch_function((x, scale, shift)):
+        followed: Tensor = handle_torch_function(channel_affine, (x, scale, shift), x, scale, shift)
+        return followed
+    spread = (-1, *([1] * (x.dim() - 2)))
+    return x * scale.reshape(spread) + shift.reshape(spread)
 
 
 class Affine(nn.Module, Costed):
@@ -22,8 +32,7 @@ class Affine(nn.Module, Costed):
         self.shift = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        spread = (-1, *([1] * (x.dim() - 2)))
-        return x * self.scale.reshape(spread) + self.shift.reshape(spread)
+        return channel_affine(x, self.scale, self.shift)
 
     def cost(self, *input_shapes: tuple[int, ...]) -> Cost:
         """One multiply and one add per element."""

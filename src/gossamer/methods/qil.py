@@ -37,7 +37,10 @@ SMALLEST_GAMMA = 1e-2
 
 @dataclass(frozen=True, kw_only=True)
 class QIL(WeightFormat):
-    """Trained pruning and clipping thresholds; rescale: keep the scale of the weights that are encoded."""
+    """Trained pruning and clipping thresholds; rescale: keep the scale of the weights that are encoded.
+
+    learn: False keeps the first interval, [0, max |w|], and trains the weights alone.
+    """
 
     layout: ClassVar[str] = "uniform"
     own_parts: ClassVar[tuple[str, ...]] = ("latent", "center", "half_width", "gamma", "scale")
@@ -45,10 +48,15 @@ class QIL(WeightFormat):
 
     bits: int = 4
     rescale: bool = False
+    learn: bool = True
 
     def __post_init__(self) -> None:
         if not (isinstance(self.bits, int) and 2 <= self.bits <= 8):
             raise OptionError(f"QIL: bits must be 2 to 8; received {self.bits!r}.")
+
+    def all_fixed(self) -> set[str]:
+        interval = set() if self.learn else {"center", "half_width", "gamma"}
+        return super().all_fixed() | interval
 
     @property
     def largest(self) -> int:

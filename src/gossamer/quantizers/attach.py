@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
@@ -55,7 +54,7 @@ class Quantizers(nn.Module):
     def _has_norm(self, model: nn.Module, index: int) -> bool:
         """Whether a batch norm still stands behind the call (folding replaces it)."""
         path = self.norms.get(index)
-        return path is not None and isinstance(model.get_submodule(path), _BatchNorm)
+        return path is not None and not isinstance(model.get_submodule(path), nn.Identity)
 
     def input(self, index: int, value: Tensor) -> Tensor:
         """An input of the network, rounded if a quantizer waits there."""

@@ -42,7 +42,7 @@ KINDS = {
     **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), "attention"),
     **dict.fromkeys(("embedding", "lstm", "gru"), "other"),
 }
-NORM = "batch_norm"
+NORMS = ("batch_norm", "channel_affine")  # the second is what a norm becomes that cannot fold (blocks.Affine)
 MOVES = frozenset(
     (
         *(
@@ -141,7 +141,7 @@ class Follow(TorchFunctionMode):
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         name = _name(func)
-        if name == NORM:
+        if name in NORMS:
             return self._output(self.count - 1, "norm", result)
         kind = KINDS.get(name)
         if kind is None or not _computes(result):
@@ -178,11 +178,11 @@ class Record(TorchFunctionMode):
             shape = tuple(made[0].shape)
             self.calls.append(Call(index, kind, name, self._layers[-1], reads, weighted, shape))
             self._keep(made, Value(index))
-        elif (name in MOVES or name == NORM) and read:
+        elif (name in MOVES or name in NORMS) and read:
             source = self._values.get(id(read[0]))
             if source is not None:
-                self._keep(made, Value(source.call, moved=source.moved or name != NORM))
-            if name == NORM and source is not None and source.call == len(self.calls) - 1 >= 0:
+                self._keep(made, Value(source.call, moved=source.moved or name not in NORMS))
+            if name in NORMS and source is not None and source.call == len(self.calls) - 1 >= 0:
                 self.calls[source.call] = replace(self.calls[source.call], norm=self._layers[-1])
         return result
 

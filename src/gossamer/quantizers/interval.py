@@ -29,15 +29,18 @@ from .observers import MinMax
 
 
 class LearnedInterval(Kept):
-    """QIL's activations: unsigned, after a ReLU; rescale: keep the scale of what is quantized."""
+    """QIL's activations: unsigned, after a ReLU; rescale: keep the scale of what is quantized.
+
+    learn: False keeps the first interval, [0, largest value observed].
+    """
 
     unit: Tensor
 
-    def __init__(self, *, bits: int = 8, rescale: bool = False) -> None:
+    def __init__(self, *, bits: int = 8, rescale: bool = False, learn: bool = True) -> None:
         super().__init__(bits=bits)
         self.rescale = rescale
-        self.center = nn.Parameter(torch.tensor(0.5))
-        self.half_width = nn.Parameter(torch.tensor(0.5))
+        self.center = nn.Parameter(torch.tensor(0.5), requires_grad=learn)
+        self.half_width = nn.Parameter(torch.tensor(0.5), requires_grad=learn)
         self.register_buffer("unit", torch.ones(()))
         self._ends = MinMax()
         self._mapping = (1.0, 0.0)

@@ -190,7 +190,8 @@ class MeanSquare(Binned):
 class Entropy(Binned):
     """The threshold T on |x| at which rounding to few levels changes the distribution least.
 
-    h: histogram of |x|, n bins of width w. For every i from L to n:
+    h: histogram of |x|, n bins of width w; h[0] is lowered to h[1], because the many zeros behind a ReLU are exact on
+    every grid and would pull T towards them (as NVIDIA's calibrator does). For every i from L to n:
         P = h[0:i], and all counts beyond go to P[i - 1]
         Q = h[0:i] (without those beyond) summed over L equal groups of bins, each sum spread evenly over the bins
             of its group that P does not leave empty
@@ -210,6 +211,7 @@ class Entropy(Binned):
         levels = max(2, self.levels * 2**bits // 2**8)
         if h.size < levels:
             return self.histogram.low, self.histogram.high
+        h[0] = min(h[0], h[1])
         best = levels + int(np.argmin(_divergences(h, levels)))
         threshold = (best + 0.5) * self.histogram.width
         return self._clip(-threshold, threshold)
