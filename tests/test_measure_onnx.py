@@ -30,6 +30,7 @@ def test_layers_are_named_after_the_module_of_their_weight_else_after_their_node
         ("act", "Relu"),
         ("Conv_2", "Conv"),
     ]
+    assert [operation.node for operation in recorded.schedule.operations] == ["n0", "act", "Conv_2"]
     assert [(weight.name, weight.layer) for weight in recorded.weights] == [
         ("body.conv.weight", "body.conv"),
         ("body.conv.bias", "body.conv"),

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnxruntime import quantization
 
-from gossamer.errors import MeasureError
+from gossamer.errors import GossamerError, MeasureError
 from gossamer.measure.onnx_graph import input_names, record_onnx
 from onnx_samples import data, model, node, normal, ops, total, trained, uncounted
 
@@ -112,6 +112,41 @@ def test_an_initialiser_with_missing_bytes_is_refused():
     made.graph.initializer[0].raw_data = made.graph.initializer[0].raw_data[:-4]
 
     with pytest.raises(MeasureError, match=r"initializer 'w' of shape .40, 50. is damaged"):
+        record_onnx(made.SerializeToString())
+
+
+def test_changed_bytes_are_counted_or_refused_and_nothing_else():
+    nodes = [node("Conv", "x c.weight b", "a"), node("Flatten", "a", "f"), node("Gemm", "f d.weight")]
+    held = {"c.weight": normal(4, 3, 3), "b": normal(4), "d.weight": normal(24, 5)}
+    whole = data(nodes, {"x": ("batch", 3, 8)}, held)
+    rng = np.random.default_rng(0)
+    refused = 0
+
+    for _ in range(300):
+        changed = bytearray(whole)
+        for at in rng.integers(0, len(whole), 3):
+            changed[at] = rng.integers(256)
+        try:
+            record_onnx(bytes(changed))
+        except GossamerError:
+            refused += 1
+
+    assert 0 < refused < 300
+
+
+def test_a_name_that_is_no_text_is_damage(tmp_path):
+    whole = data([node("Relu", "ghost")], {"ghost": (3,)})
+    (tmp_path / "m.onnx").write_bytes(whole.replace(b"ghost", b"gh\xffst"))
+
+    with pytest.raises(MeasureError, match="a name in it is no text"):
+        record_onnx(tmp_path / "m.onnx")
+
+
+def test_a_type_that_onnx_does_not_have_is_damage():
+    made = model([node("Relu", "x")], {"x": (3,)})
+    made.graph.input[0].type.tensor_type.elem_type = 99
+
+    with pytest.raises(MeasureError, match="type number 99"):
         record_onnx(made.SerializeToString())
 
 

@@ -45,6 +45,14 @@ class Value:
     shape: tuple[int, ...]
     elem_type: int  # of TensorProto.DataType
 
+    def __post_init__(self) -> None:
+        """MeasureError unless ONNX has this type."""
+        if self.elem_type not in TensorProto.DataType.values() or self.elem_type == TensorProto.UNDEFINED:
+            raise MeasureError(
+                f"a tensor of shape {list(self.shape)} has the type number {self.elem_type}, which is none of ONNX's. "
+                "The file is damaged, or the onnx package too old."
+            )
+
     @property
     def dtype(self) -> str:
         """The name numpy gives the type ("float32"); "string" for text."""
@@ -184,7 +192,10 @@ def _model(
     small = ModelProto(ir_version=full.ir_version, opset_import=full.opset_import)
     body = small.graph
     body.name = full.graph.name
-    body.node.extend(node for node in full.graph.node if _constant(node) is None)
+    for at, node in enumerate(full.graph.node):
+        if _constant(node) is None:
+            body.node.append(node)
+            body.node[-1].name = node.name or f"{node.op_type}_{at}"  # as ONNX Runtime calls it
     body.input.extend(port for port in full.graph.input if port.name not in initializers)
     body.output.extend(full.graph.output)
     body.value_info.extend(full.graph.value_info)

@@ -13,6 +13,7 @@ Raises: OptionError for input shapes that do not fit; MeasureError for a damaged
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -35,29 +36,42 @@ from .schedule import Layer, Operation, Recorded, Schedule, Weight
 
 def record_onnx(model: bytes | str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Recorded:
     """Count an .onnx file or its bytes; `shapes` fixes free axes of inputs, which are 1 otherwise."""
-    return _record(open_onnx(model), shapes)
+    with _names_of("the model" if isinstance(model, bytes) else model):
+        return _record(open_onnx(model), shapes)
 
 
 def record_goss(path: artifact.reader.Source, shapes: Mapping[str, Sequence[int]] | None = None) -> Recorded:
     """Count a packed file; each weight knows the bytes it takes in the file (payload and checksums)."""
-    with artifact.Reader(path) as reader:
+    with artifact.Reader(path) as reader, _names_of("the file" if isinstance(path, bytes) else path):
         return _record(open_goss(reader, path), shapes)
 
 
 def input_names(path: str | Path) -> tuple[str, ...]:
     """The inputs of an .onnx or .goss file, in the file's order."""
-    if Path(path).suffix != ".goss":
-        return tuple(item.name for item in open_onnx(path).inputs)
-    with artifact.Reader(path) as reader:
-        return tuple(item.name for item in open_goss(reader, path).inputs)
+    with _names_of(path):
+        if Path(path).suffix != ".goss":
+            return tuple(item.name for item in open_onnx(path).inputs)
+        with artifact.Reader(path) as reader:
+            return tuple(item.name for item in open_goss(reader, path).inputs)
+
+
+@contextmanager
+def _names_of(place: object) -> Iterator[None]:
+    """A name that is no text is damage; protobuf only notices when the name is read."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise MeasureError(
+            f"{place}: a name in it is no text ({said(error)}). The file is damaged."
+        ) from error
 
 
 def _record(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Recorded:
     inputs, assumed = onnx_shapes.fix_inputs_(model, shapes)
     values, learned = onnx_shapes.infer(model, inputs)
     recorder = _Recorder(model, values, tuple(inputs))
-    for index, node in enumerate(model.proto.graph.node):
-        recorder.take(node, node.name or f"{node.op_type}_{index}")
+    for node in model.proto.graph.node:
+        recorder.take(node)
     outputs = recorder.outputs([item.name for item in model.proto.graph.output])
     drafts = merge(recorder.drafts, outputs)
     operations = tuple(draft.operation for draft in drafts)
@@ -110,10 +124,11 @@ class _Recorder:
                 found.append(self._id(name, "the graph's list of outputs"))
         return tuple(dict.fromkeys(found))
 
-    def take(self, node: NodeProto, label: str) -> None:
+    def take(self, node: NodeProto) -> None:
         """Record one node."""
         if self._constants.take(node):
             return
+        label = node.name
         op = onnx_ops.name(node.op_type, node.domain)
         result = next(filter(None, node.output), None)
         if result is None:
@@ -137,7 +152,7 @@ class _Recorder:
         held = list(dict.fromkeys([*held, *filter(self.weights.holds, given)]))
         reads = dict.fromkeys(self._id(name, label) for name in names if name not in self._constants)
         writes = self._writes(node, op)
-        cost = self._cost(node, op, label)
+        cost = self._cost(node, op)
         shape = self._values[result].shape if result in self._values else ()
         order = sorted(reads, key=lambda tensor: self.sizes[tensor] != self.sizes[writes[0]])
         operation = Operation(
@@ -152,6 +167,7 @@ class _Recorder:
             folds=op == "BatchNormalization" and not attributes(node).get("training_mode", 0),
             takes_fold=op in FOLDING and self._is_weighted(node, op),
             output_shape=shape,
+            node=label,
         )
         axis = None
         if operation.takes_fold and shape:
@@ -179,7 +195,7 @@ class _Recorder:
                 self.sizes[len(self.sizes)] = self._values[name].bytes if name in self._values else 0
         return tuple(self._ids[name] for name in node.output if name)
 
-    def _cost(self, node: NodeProto, op: str, label: str) -> Cost | None:
+    def _cost(self, node: NodeProto, op: str) -> Cost | None:
         """Operations of the node; None where no rule knows them or a shape is unknown."""
         names = [name for name in (*node.input, *node.output[:1]) if name]
         if subgraphs(node) or any(name not in self._values for name in names):
@@ -190,7 +206,7 @@ class _Recorder:
             cost = onnx_ops.cost(Call(op, shapes, results, attributes(node)))
         except (ArithmeticError, LookupError, TypeError, ValueError, MeasureError) as error:
             raise MeasureError(
-                f"{self._model.where}: node {label} ({op}) cannot be counted on inputs {shapes}: {said(error)}. "
+                f"{self._model.where}: node {node.name} ({op}) cannot be counted on inputs {shapes}: {said(error)}. "
                 "Check the file with onnx.checker."
             ) from error
         return cost and replace(cost, macs_nonzero=self._nonzero_macs(node, op, cost))

@@ -67,7 +67,7 @@ def _session(model: Model, proto: ModelProto) -> onnxruntime.InferenceSession:
             return feed.create(reader, options, CPU)
     if model.folder is not None:
         options.add_session_config_entry(FOLDER, str(model.folder))
-    return onnxruntime.InferenceSession(data, options, providers=list(CPU))
+    return onnxruntime.InferenceSession(data, options, providers=list(CPU), enable_fallback=0)
 
 
 class _Regraphed(artifact.Reader):

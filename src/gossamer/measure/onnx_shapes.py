@@ -95,7 +95,9 @@ def _port(item: ValueInfoProto, where: str) -> Port:
             f"{where}: input {item.name!r} is a {kind or 'value without type'}, expected a tensor."
         )
     tensor = item.type.tensor_type
-    shape = tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param or FREE for dim in tensor.shape.dim)
+    shape = tuple(
+        dim.dim_value if dim.dim_value > 0 else str(dim.dim_param) or FREE for dim in tensor.shape.dim
+    )
     return Port(item.name, shape if tensor.HasField("shape") else ("...",), Value((), tensor.elem_type).dtype)
 
 
