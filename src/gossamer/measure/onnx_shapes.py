@@ -144,9 +144,10 @@ def _unknown(proto: ModelProto, known: Mapping[str, Value]) -> list[str]:
 
 def _first(proto: ModelProto, known: Mapping[str, Value], unknown: Sequence[str]) -> str:
     """The operators where inference ended: their inputs are known, their outputs are not."""
+    missing = set(unknown)
     kinds = [
         node.op_type
         for node in proto.graph.node
-        if set(node.output) & set(unknown) and all(name in known for name in node.input if name)
+        if missing.intersection(node.output) and all(name in known for name in node.input if name)
     ]
     return ", ".join(dict.fromkeys(kinds))

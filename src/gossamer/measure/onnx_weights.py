@@ -137,7 +137,8 @@ class Weights:
 
     def unread(self, read: Iterable[str]) -> list[str]:
         """Weights that are not among `read`."""
-        return [name for name in self._initializers if name not in set(read) and self.holds(name)]
+        left = self._initializers.keys() - set(read)
+        return [name for name in self._initializers if name in left and self.holds(name)]
 
     def _look(self, nodes: Iterable[NodeProto]) -> None:
         """Learn from the operators what their initialisers are; the readers of a copy come before it."""
