@@ -225,6 +225,7 @@ def entropy_by_hand(x: Tensor, width: float, levels: int) -> float:
     h = [0] * (int(float(x.abs().max()) / width) + 1)
     for value in x.abs().tolist():
         h[int(value / width)] += 1
+    h[0] = min(h[0], h[1])
     best, best_i = math.inf, 0
     for i in range(levels, len(h) + 1):
         p = [float(n) for n in h[:i]]
@@ -273,6 +274,16 @@ def test_entropy_clips_about_where_onnxruntime_does_on_the_same_histogram() -> N
     _, high = observer.range()
     assert high == pytest.approx(theirs, rel=0.1)
     assert high < 6
+
+
+def test_zeros_of_a_relu_do_not_move_the_threshold_of_entropy() -> None:
+    x = values(50_000).abs()
+
+    alone = seen(Entropy(), x).range()
+    among_zeros = seen(Entropy(), x, torch.zeros(200_000)).range()
+
+    assert among_zeros == (0.0, alone[1])
+    assert alone[1] > 3
 
 
 @pytest.mark.parametrize("name", NAMES)
