@@ -35,6 +35,47 @@ def sparse(mask: np.ndarray, values: Stored) -> Stored:
     return Stored("sparse", mask.shape, fields, {"values": values}, options)
 
 
+def integers(codes: np.ndarray, width: int, offset: int = 0, high: np.ndarray | None = None) -> Stored:
+    fields = {"codes": Ints(codes, width)} | ({} if high is None else {"high": Ints(high, 16)})
+    return Stored("integers", codes.shape, fields, options={"offset": offset})
+
+
+def integer_sample() -> tuple[Artifact, dict[str, np.ndarray]]:
+    """An artifact whose initialisers are integers, and the arrays that they must hold."""
+    rng = np.random.default_rng(8)
+    grid = rng.integers(0, 255, (6, 3, 3, 3)).astype(np.uint8)
+    mask = rng.random((9, 20)) < 0.2
+    shared = rng.integers(0, 5, int(mask.sum())).astype(np.uint8)
+    centroids = np.array([3, 90, 127, 200, 250], np.uint8)
+    kept = np.zeros(mask.shape, np.int8)
+    kept[mask] = (centroids.astype(int) - 127)[shared]
+    table = Stored(
+        "codebook", shared.shape, {"codes": Ints(shared, 3)}, {"centroids": integers(centroids, 8, 127)}
+    )
+    most = 2**31 - 1
+    bias = np.array([-most, most, 0, 12345, -70000, 1])
+    high, low = np.divmod(bias + most, 2**16)
+    tensors = {
+        "conv.weight": (integers(grid, 8, 127), None, "int8", (grid.astype(int) - 127).astype(np.int8)),
+        "fc.weight": (sparse(mask, table), (1, 0), "int8", kept.T),
+        "conv.bias": (
+            integers(low.astype(np.uint16), 16, most, high.astype(np.uint16)),
+            None,
+            "int32",
+            bias.astype(np.int32),
+        ),
+        "packed": (integers(grid, 8), None, "uint8", grid),
+    }
+    artifact = Artifact(
+        GRAPH,
+        tuple(
+            Tensor(name, f"w{index}", stored, perm, dtype)
+            for index, (name, (stored, perm, dtype, _)) in enumerate(tensors.items())
+        ),
+    )
+    return artifact, {name: np.ascontiguousarray(array) for name, (_, _, _, array) in tensors.items()}
+
+
 def sample() -> tuple[Artifact, dict[str, np.ndarray]]:
     """An artifact with every layout, and the arrays its initialisers must hold."""
     rng = np.random.default_rng(7)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from artifact_samples import METADATA, codebook, dense, sample, sparse, uniform
+from artifact_samples import codebook, dense, integer_sample, sample, sparse, uniform
 from gossamer.artifact import (
     Artifact,
     Floats,
@@ -42,7 +42,8 @@ def assert_equal(array, expected):
 
 
 @pytest.mark.parametrize("through_a_file", [False, True])
-def test_a_file_gives_everything_back(tmp_path, through_a_file):
+@pytest.mark.parametrize("sample", [sample, integer_sample])
+def test_a_file_gives_everything_back(tmp_path, sample, through_a_file):
     artifact, arrays = sample()
     path = tmp_path / "model.goss"
 
@@ -50,7 +51,7 @@ def test_a_file_gives_everything_back(tmp_path, through_a_file):
     again = read(path if through_a_file else path.read_bytes())
 
     assert size == path.stat().st_size
-    assert (again.graph, again.metadata) == (artifact.graph, METADATA)
+    assert (again.graph, again.metadata) == (artifact.graph, artifact.metadata)
     for tensor, old in zip(again.tensors, artifact.tensors, strict=True):
         assert (tensor.name, tensor.initializer, tensor.perm) == (old.name, old.initializer, old.perm)
         assert_equal(rebuild(tensor), arrays[tensor.name])
@@ -70,7 +71,7 @@ def test_the_same_artifact_gives_the_same_bytes():
     assert to_bytes(sample()[0]) == to_bytes(sample()[0])
 
 
-@pytest.mark.parametrize("name", ["every-layout", "nothing"])
+@pytest.mark.parametrize("name", ["every-layout", "integers", "nothing"])
 def test_a_golden_file_is_read_as_the_day_it_was_written(name):
     expected = np.load(GOLDEN / f"{name}.npz")
 
@@ -231,7 +232,7 @@ ONE = np.ones(2, np.float32)
 @pytest.mark.parametrize(
     ("tensor", "message"),
     [
-        (Tensor("t", "t", dense(ONE), dtype="int8"), "tensor 't': unknown dtype 'int8'"),
+        (Tensor("t", "t", dense(ONE), dtype="int64"), "tensor 't': unknown dtype 'int64'"),
         (Tensor("t", "t", dense(ONE), perm=(0, 1)), "permutation"),
         (Tensor("a\nb", "t", dense(ONE)), "one line"),
         (Tensor("", "t", dense(ONE)), "one line"),
@@ -243,6 +244,8 @@ ONE = np.ones(2, np.float32)
         (Tensor("t", "t", uniform(np.array([0, 1]), ONE[:1], 17)), "17 bits"),
         (Tensor("t", "t", Stored("Dense", (2,), {"values": Floats(ONE)})), "Did you mean 'dense'"),
         (Tensor("t", "t", codebook(np.array([0, 3]), ONE, 2)), "code 3"),
+        (Tensor("t", "t", dense(ONE / 2), dtype="int8"), "'t': a value is not whole"),
+        (Tensor("t", "t", dense(ONE * 128), dtype="int8"), "values 128..128 for an initialiser of int8"),
     ],
 )  # fmt: skip
 def test_what_could_not_be_read_again_is_not_written(tensor, message):

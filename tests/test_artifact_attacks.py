@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,6 +141,13 @@ ATTACKS = [
     ("no centroids", forge([tensor(codebook((2,), 2, 0, size=2))], [b"12", b""]), HeaderError, "0 centroids"),
     ("more centroids than codes", forge([tensor(codebook((8,), 8, 3, 1, 1))], [b"1", b"1" * 12]), HeaderError, "3 centroids"),
     ("a code beyond its table", forge([tensor(codebook((2,), 2, 2, size=2))], [b"\0\x02", b"1" * 8]), HeaderError, "code 2"),
+    ("centroids twice", forge([tensor(node("codebook", (2,), ints("codes", 2, 2), floats("centroids", 2), centroids=dense(2, (2,))))], [b"12", b"1" * 8, b"1" * 8]), HeaderError, "no field 'centroids'"),
+    ("a matrix of centroids", forge([tensor(node("codebook", (2,), ints("codes", 2, 2), centroids=dense(4, (2, 2))))], [b"12", b"1" * 16]), HeaderError, "one axis"),
+    ("a code beyond its inner table", forge([tensor(node("codebook", (2,), ints("codes", 2, 2), centroids=dense(2, (2,))))], [b"\0\x02", b"1" * 8]), HeaderError, "code 2 points beyond the 2"),
+    ("whole numbers with a scale", forge([tensor(node("integers", (1,), ints("codes", 1, 1), floats("scale", 1)))], [b"1", b"1234"]), HeaderError, "no field 'scale'"),
+    ("too few whole numbers", forge([tensor(node("integers", (3,), ints("codes", 2, 2)))], [b"12"]), HeaderError, "holds 2 values"),
+    ("too few upper halves", forge([tensor(node("integers", (2,), ints("codes", 2, 2), ints("high", 1, 1)))], [b"12", b"1"]), HeaderError, "'high'"),
+    ("an offset that float32 would round", forge([tensor(node("integers", (1,), ints("codes", 1, 1), offset=2**16 + 1))], [b"1"]), HeaderError, "'offset' is 65537"),
     ("a needless inner node", forge([tensor(node("dense", (), floats("values", 1), x=dense(1, ())))], [b"1234"] * 2), HeaderError, "no inner node 'x'"),
     ("sparse without values", forge([tensor(node("sparse", (4,), ints("gaps", 2, 2)))], [b"12"]), HeaderError, "needs an inner node"),
     ("sparse without positions", forge([tensor(sparse((4,)))], [b"1" * 8]), HeaderError, "needs a field 'gaps'"),
@@ -275,3 +283,15 @@ def test_a_file_that_shrinks_while_open_is_an_error(tmp_path):
         os.truncate(path, len(WHOLE) - 5)
         with pytest.raises(TruncatedError, match="while it was read"):
             list(reader.tensors())
+
+
+@pytest.mark.parametrize(("code", "refused"), [(254, False), (255, True)])
+def test_codes_beyond_the_initialisers_type_are_refused_when_they_are_rebuilt(code, refused):
+    outline = replace(tensor(node("integers", (1,), ints("codes", 1, 1), offset=127)), dtype="int8")
+    read_again = read(forge([outline], [bytes([code])])).tensors[0]
+
+    if refused:
+        with pytest.raises(HeaderError, match=r"tensor 't': values 128\.\.128 for an initialiser of int8"):
+            rebuild(read_again)
+    else:
+        assert rebuild(read_again).tolist() == [127]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from artifact_samples import codebook, dense, sparse, uniform
-from gossamer.artifact import Floats, Stored, Tensor, layouts, rebuild
+from artifact_samples import codebook, dense, integers, sparse, uniform
+from gossamer.artifact import Floats, Ints, Stored, Tensor, layouts, rebuild
 from gossamer.artifact.floats import bfloat16_bits, round_to, to_bytes
-from gossamer.errors import ArtifactError
+from gossamer.errors import ArtifactError, HeaderError
 
 
 def test_dense_gives_its_values_back():
@@ -54,6 +54,56 @@ def test_codebook_looks_every_code_up(width):
     array = layouts.rebuild(codebook(codes, centroids, width))
 
     assert array.tolist() == [[centroids[code] for code in row] for row in codes.tolist()]
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 3, 2), ()])
+@pytest.mark.parametrize("width", [1, 8, 16])
+def test_integers_are_codes_minus_their_offset(shape, width):
+    codes = np.random.default_rng(1).integers(0, 2**width, shape)
+
+    array = layouts.rebuild(integers(codes, width, 2**width // 2))
+
+    assert array.dtype == np.float32
+    assert array.tolist() == (codes - 2**width // 2).tolist()
+
+
+def test_integers_of_32_bits_are_exact():
+    numbers = np.array([2**31 - 1, -(2**31) + 1, 2**24 + 1, -1, 0])
+    high, low = np.divmod(numbers + 2**31 - 1, 2**16)
+    stored = integers(low, 16, 2**31 - 1, high)
+
+    assert layouts.rebuild(stored).tolist() == numbers.tolist()
+    assert rebuild(Tensor("t", "t", stored, None, "int32")).tolist() == numbers.tolist()
+
+
+def test_the_centroids_of_a_codebook_may_be_a_node_of_their_own():
+    codes = np.array([[0, 2], [1, 2]], np.uint8)
+    table = integers(np.array([0, 100, 254], np.uint8), 8, 127)
+
+    stored = Stored("codebook", (2, 2), {"codes": Ints(codes, 2)}, {"centroids": table})
+
+    assert rebuild(Tensor("t", "t", stored, None, "int8")).tolist() == [[-127, 127], [-27, 127]]
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int32"])
+def test_an_initialiser_of_integers_takes_its_whole_range_and_nothing_else(dtype):
+    limits = np.iinfo(dtype)
+    ends = np.array([limits.min, limits.max])
+    high, low = np.divmod(ends - limits.min, 2**16)
+    ends_stored = Stored(
+        "integers", (2,), {"codes": Ints(low, 16), "high": Ints(high, 16)}, options={"offset": -limits.min}
+    )
+
+    assert rebuild(Tensor("t", "t", ends_stored, None, dtype)).tolist() == ends.tolist()
+    for wrong in (
+        limits.min - 1.0 if limits.min > -(2**31) else -(2.0**32),
+        limits.max + 1.0,
+        np.nan,
+        np.inf,
+        0.5,
+    ):
+        with pytest.raises(HeaderError, match=f"tensor 't'.*{dtype}"):
+            rebuild(Tensor("t", "t", dense(np.array([0, wrong], np.float32)), None, dtype))
 
 
 @pytest.mark.parametrize("density", [0.0, 0.01, 0.3, 1.0])

@@ -1,4 +1,4 @@
-"""Write the golden files of the present version: once per version of the format, never to please a test.
+"""Write the golden files that are missing: once per version and layout of the format, never to please a test.
 
 python tests/golden/write.py
 """
@@ -14,12 +14,19 @@ import numpy as np
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from artifact_samples import sample  # noqa: E402  # lies beside the tests
+from artifact_samples import integer_sample, sample  # noqa: E402  # lies beside the tests
 from gossamer.artifact import Artifact, write  # noqa: E402
 
 
 def main() -> None:
-    for name, (artifact, arrays) in {"every-layout": sample(), "nothing": (Artifact(b""), {})}.items():
+    samples = {
+        "every-layout": sample(),
+        "integers": integer_sample(),
+        "nothing": (Artifact(b""), {}),
+    }
+    for name, (artifact, arrays) in samples.items():
+        if (FOLDER / f"{name}.goss").exists():
+            continue
         write(FOLDER / f"{name}.goss", artifact)
         expected = {f"t:{key}": array for key, array in arrays.items()}
         expected["graph"] = np.frombuffer(artifact.graph, np.uint8)

@@ -56,7 +56,8 @@ def encode(tensors: Sequence[TensorOutline]) -> bytes:
         out += varint.text("\n".join(lines))
     for index, tensor in enumerate(tensors):
         source = _source(tensor, index)
-        out += varint.number(DTYPES.index(tensor.dtype) | source << 2 | (tensor.perm is not None) << 4)
+        kind = DTYPES.index(tensor.dtype)
+        out += varint.number(kind & 3 | source << 2 | (tensor.perm is not None) << 4 | kind >> 2 << 5)
         if source == _NAMED:
             out += varint.text(tensor.initializer)
         out += _encode_node(tensor.node, signatures, coders)
@@ -75,15 +76,15 @@ def decode(data: bytes) -> list[TensorOutline]:
     for index, name in enumerate(names):
         cursor.place = f"header, tensor {name!r}"
         flags = cursor.number()
-        dtype, source, permuted = flags & 3, flags >> 2 & 3, flags >> 4
-        if source > _NAMED or permuted > 1:
+        kind, source, permuted = flags & 3 | flags >> 5 << 2, flags >> 2 & 3, flags >> 4 & 1
+        if source > _NAMED or kind >= len(DTYPES):
             raise HeaderError(f"{cursor.place}: unknown flags {flags}.")
         initializer = cursor.text() if source == _NAMED else name if source == _SAME else f"w{index}"
         node = _decode_node(cursor, signatures, coders, 1)
         perm = tuple(cursor.number() for _ in node.shape) if permuted else None
         if perm is not None and sorted(perm) != list(range(len(perm))):
             raise HeaderError(f"{cursor.place}: {perm} is not a permutation of {len(perm)} axes.")
-        tensors.append(TensorOutline(name, initializer, node, perm, DTYPES[dtype]))
+        tensors.append(TensorOutline(name, initializer, node, perm, DTYPES[kind]))
     if cursor.left:
         raise HeaderError(f"header: {cursor.left} bytes are left over after the last tensor.")
     initializers = [tensor.initializer for tensor in tensors]

@@ -5,7 +5,10 @@
     dense = layouts.rebuild(tensor.stored)              float32
     array = transpose(dense, tensor.perm) as tensor.dtype
 
-float16 is rounded to nearest; bfloat16, which numpy lacks, is returned as its bits in uint16.
+float16 is rounded to nearest; bfloat16, which numpy lacks, is returned as its bits in uint16. An initialiser of
+integers takes whole numbers within its range.
+
+Raises: HeaderError for an initialiser of integers whose stored values are anything else.
 """
 
 from __future__ import annotations
@@ -16,11 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import HeaderError
 from . import layouts
 from .floats import bfloat16_bits
 from .stored import Stored
 
-DTYPES = ("float32", "float16", "bfloat16", "float64")
+DTYPES = ("float32", "float16", "bfloat16", "float64", "int8", "uint8", "int32")
+INTEGERS = ("int8", "uint8", "int32")
 
 
 @dataclass(frozen=True)
@@ -54,5 +59,22 @@ def rebuild(tensor: Tensor) -> np.ndarray:
         dense = np.ascontiguousarray(dense.transpose(tensor.perm))
     if tensor.dtype == "bfloat16":
         return bfloat16_bits(dense)
+    if tensor.dtype in INTEGERS:
+        return _whole(dense, tensor.dtype, f"tensor {tensor.name!r}")
     with np.errstate(over="ignore"):  # a value beyond float16 becomes infinite, as in the graph it came from
         return dense.astype(tensor.dtype, copy=False)
+
+
+def _whole(dense: np.ndarray, dtype: str, place: str) -> np.ndarray:
+    """`dense` as integers of `dtype`, in which every value must be exact."""
+    limits = np.iinfo(dtype)
+    low, high = (float(dense.min()), float(dense.max())) if dense.size else (0.0, 0.0)
+    if not (low >= limits.min and high <= limits.max):  # NaN is refused too
+        raise HeaderError(
+            f"{place}: values {low:g}..{high:g} for an initialiser of {dtype}, which holds "
+            f"{limits.min}..{limits.max}."
+        )
+    whole = dense.astype(dtype)
+    if not np.array_equal(whole, dense):
+        raise HeaderError(f"{place}: a value is not whole, but the initialiser holds {dtype}.")
+    return whole

@@ -17,7 +17,7 @@ from .head import checksum
 from .limits import MAX_WIDTH
 from .outline import FieldOutline, Outline, TensorOutline
 from .stored import Field, Floats, Stored
-from .tensor import DTYPES, Artifact, Tensor
+from .tensor import DTYPES, INTEGERS, Artifact, Tensor, rebuild
 
 
 def to_bytes(artifact: Artifact) -> bytes:
@@ -68,6 +68,8 @@ def _outline(tensor: Tensor, payloads: list[bytes]) -> TensorOutline:
     node = _node(tensor.stored, place, payloads)
     layouts.check(node, place)
     layouts.verify(tensor.stored, place)
+    if tensor.dtype in INTEGERS:
+        rebuild(tensor)  # raises where a value does not fit
     perm = None if tensor.perm is None else tuple(int(axis) for axis in tensor.perm)
     return TensorOutline(tensor.name, tensor.initializer, node, perm, tensor.dtype)
 

@@ -24,8 +24,8 @@ ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 1
 TENSOR_DIM, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
 EXTERNAL = 1
 WEIGHTS = "weights.bin"
-DATA_TYPES = {"float32": 1, "float16": 10, "float64": 11, "bfloat16": 16}
-ITEMSIZE = {"float32": 4, "float16": 2, "float64": 8, "bfloat16": 2}
+DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "float16": 10, "float64": 11, "bfloat16": 16}
+ITEMSIZE = {"float32": 4, "uint8": 1, "int8": 1, "int32": 4, "float16": 2, "float64": 8, "bfloat16": 2}
 MAX_NESTING = 16
 
 

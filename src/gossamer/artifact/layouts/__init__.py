@@ -6,7 +6,7 @@ The names exported here are the tags a file may use. Each layout is one module o
     verify(stored, place)   HeaderError unless the decoded values fit (an index beyond its table, ...)
     rebuild(stored)         the dense float32 array [stored.shape], in C order
 
-The functions below run them over a whole tree.
+`integers` with numbers of more than 16 bits gives float64. The functions below run them over a whole tree.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from ..outline import Outline
 from ..stored import Stored
 from . import codebook as codebook
 from . import dense as dense
+from . import integers as integers
 from . import sparse as sparse
 from . import uniform as uniform
 
-__all__ = ["codebook", "dense", "sparse", "uniform"]
+__all__ = ["codebook", "dense", "integers", "sparse", "uniform"]
 
 
 def find(tag: str, place: str) -> ModuleType:
@@ -49,6 +50,6 @@ def verify(stored: Stored, place: str) -> None:
 
 
 def rebuild(stored: Stored) -> np.ndarray:
-    """The dense float32 array [stored.shape] of a tree that was checked."""
+    """The dense array [stored.shape] of a tree that was checked."""
     array: np.ndarray = find(stored.layout, "layout").rebuild(stored)
     return array
