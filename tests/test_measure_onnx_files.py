@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from onnxruntime import quantization
 
 from gossamer.errors import GossamerError, MeasureError
-from gossamer.measure.onnx_graph import input_names, record_onnx
+from gossamer.measure.onnx.graph import input_names, record_onnx
 from onnx_samples import data, model, node, normal, ops, total, trained, uncounted
 
 

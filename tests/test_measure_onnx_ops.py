@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from gossamer.cost import Cost
-from gossamer.measure import onnx_ops
-from gossamer.measure.onnx_call import Call
-from gossamer.measure.onnx_graph import record_onnx
+from gossamer.measure.onnx import ops as onnx_ops
+from gossamer.measure.onnx.call import Call
+from gossamer.measure.onnx.graph import record_onnx
 from onnx_samples import MICROSOFT, data, node, normal, total, uncounted
 
 

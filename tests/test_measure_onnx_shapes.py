@@ -7,7 +7,7 @@ import pytest
 
 from gossamer import artifact
 from gossamer.errors import MeasureError, OptionError
-from gossamer.measure.onnx_graph import input_names, record_goss, record_onnx
+from gossamer.measure.onnx.graph import input_names, record_goss, record_onnx
 from onnx_samples import data, model, node, normal, total, uncounted
 
 

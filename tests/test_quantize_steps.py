@@ -13,8 +13,10 @@ from torch.nn import functional as F
 
 import gossamer as gs
 from gossamer import formats, quantizers
+from gossamer.data import Split
 from gossamer.errors import GossamerError, ModelError, OptionError, StepError
 from gossamer.formats import Codebook, Sparse, Uniform
+from gossamer.methods.float_twin import float_twin
 from gossamer.steps import Context
 
 
@@ -227,3 +229,49 @@ def test_constant_activations_are_no_error(data):
     gs.apply(model, [gs.Calibrate(samples=16), gs.Quantize(bits=8)], data)
 
     assert torch.isfinite(model(torch.randn(2, 1, 28, 28))).all()
+
+
+@pytest.mark.parametrize("method", ["gptq", "adaround"])
+def test_rounding_chosen_by_outputs_is_nearer_than_the_nearest(trained, data, method):
+    gs.apply(trained, [gs.Calibrate(samples=64), gs.Quantize(bits=3, granularity="channel")], data)
+    x = torch.from_numpy(data.preprocess(data.test.inputs[np.arange(100)]))
+    trained.requires_grad_(False)
+    wanted = float_twin(trained)(x)
+    nearest = float((trained(x) - wanted).detach().square().mean())
+
+    gs.apply(trained, gs.RoundWeights(method=method, samples=64, steps=200), data)
+
+    assert float((trained(x) - wanted).detach().square().mean()) < nearest
+
+
+def test_corrected_biases_bring_the_means_back(trained, data):
+    gs.apply(trained, [gs.Calibrate(samples=64), gs.Quantize(bits=3, granularity="channel")], data)
+    x = torch.from_numpy(data.preprocess(data.train.inputs[np.arange(200)]))
+    wanted = float_twin(trained)(x).mean(0)
+    before = float((trained(x).mean(0) - wanted).detach().abs().max())
+
+    gs.apply(trained, gs.CorrectBias(samples=200), data)
+
+    assert float((trained(x).mean(0) - wanted).detach().abs().max()) < 0.1 * before
+
+
+def test_equalization_keeps_the_function():
+    model = gs.load_model("mobilenet-small")
+    x = torch.randn(2, 3, 32, 32)
+    before = model(x)
+    colours = gs.Data(
+        name="colours",
+        train=Split(np.zeros((40, 32, 32, 3), np.uint8), np.arange(40) % 10, "train"),
+        validation=Split(np.zeros((10, 32, 32, 3), np.uint8), np.arange(10), "validation"),
+        test=Split(np.zeros((10, 32, 32, 3), np.uint8), np.arange(10), "test"),
+        classes=tuple("0123456789"),
+        preprocess=gs.Preprocess(scale=1 / 255, color="RGB"),
+    )
+
+    gs.apply(model, gs.Equalize(relu6="replace"), colours)
+
+    kept = [module for module in model.modules() if isinstance(module, nn.ReLU6)]
+    assert len(kept) < 5  # 18 before; those whose value goes two ways stay
+    torch.testing.assert_close(
+        model(x), before, atol=1e-4, rtol=1e-4
+    )  # no value of a fresh network reaches 6

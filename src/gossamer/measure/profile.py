@@ -261,15 +261,15 @@ def of(
 
 
 def _file(path: Path, example: Any) -> Recorded:
-    from . import onnx_graph
+    from .onnx import graph
 
     if not path.is_file():
         raise MeasureError(f"{path}: there is no such file to profile.")
     shapes = _shapes(path, example)
     if path.suffix == ".goss":
-        return onnx_graph.record_goss(path, shapes)
+        return graph.record_goss(path, shapes)
     if path.suffix == ".onnx":
-        return onnx_graph.record_onnx(path, shapes)
+        return graph.record_onnx(path, shapes)
     raise MeasureError(f"{path}: expected a .goss or an .onnx file, or a torch module with an example.")
 
 
@@ -278,16 +278,21 @@ def _shapes(path: Path, example: Any) -> Mapping[str, tuple[int, ...]] | None:
     if example is None:
         return None
     if isinstance(example, Mapping):
-        return {key: tuple(getattr(value, "shape", value)) for key, value in example.items()}
+        return {key: _shape(value) for key, value in example.items()}
     values = [example] if _is_shape(example) or hasattr(example, "shape") else list(example)
-    from . import onnx_graph
+    from .onnx import graph
 
-    names = onnx_graph.input_names(path)
+    names = graph.input_names(path)
     if len(values) != len(names):
         raise OptionError(
             f"{path}: {len(values)} shapes for {len(names)} inputs ({', '.join(names)}). Give one for each."
         )
-    return {key: tuple(getattr(value, "shape", value)) for key, value in zip(names, values, strict=True)}
+    return {key: _shape(value) for key, value in zip(names, values, strict=True)}
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape of an array, or a shape itself."""
+    return tuple(int(size) for size in getattr(value, "shape", value))
 
 
 def example_of(example: Any) -> Any:

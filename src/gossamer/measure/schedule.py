@@ -1,6 +1,6 @@
 """Schedule: the operators a network executes, in order, with the activations each reads and writes.
 
-Both front ends end here (`dispatch` for torch, `onnx_graph` for ONNX and packed files): rows, totals, memory
+Both front ends end here (`dispatch` for torch, `onnx.graph` for ONNX and packed files): rows, totals, memory
 and pictures are made from what they return, a `Recorded`. An activation is a number; views of one memory share
 the number of their base, and an operator that works in place writes the number it reads. Weights are not
 activations: they are names.

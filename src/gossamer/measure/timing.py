@@ -184,20 +184,31 @@ def _node_times(source: bytes | str, inputs: list[Any], threads: int, profile: P
         for call in range(LAYER_CALLS):
             session.run(None, inputs[call % len(inputs)])
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    spent: dict[str, list[float]] = {}
+    spent: dict[tuple[str, str], list[float]] = {}
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            spent.setdefault(event["name"].removesuffix("_kernel_time"), []).append(event["dur"] / 1e3)
-    owners = {operation.node or operation.layer: operation.layer for operation in profile.schedule.operations}
+            key = (event["name"].removesuffix("_kernel_time"), event["args"].get("op_name", ""))
+            spent.setdefault(key, []).append(event["dur"] / 1e3)
+    return _owners({key: statistics.median(values) for key, values in spent.items()}, profile)
+
+
+def _owners(nodes: Mapping[tuple[str, str], float], profile: Profile) -> dict[str, float]:
+    """{layer: milliseconds} of {(node, operator): milliseconds} in the order of execution.
+
+    A node that was fused or moved to another layout has a new name: it takes the first operation of its kind, in order,
+    that no node has taken by name.
+    """
+    waiting = [(operation.node or operation.layer, operation) for operation in profile.schedule.operations]
+    named = {name: operation.layer for name, operation in waiting}
+    taken = {name for name, _ in nodes if name in named}
+    left = [(operation.op, operation.layer) for name, operation in waiting if name not in taken]
     times: dict[str, float] = {}
-    for node, values in spent.items():
-        layer = owners.get(node) or _inside(node, owners)
+    for (name, op), value in nodes.items():
+        layer = named.get(name)
+        if layer is None:
+            kind = op.removeprefix("Fused").removeprefix("QLinear")
+            at = next((at for at, (waits, _) in enumerate(left) if waits.rpartition(".")[2] == kind), None)
+            layer = left.pop(at)[1] if at is not None else None
         if layer is not None:
-            times[layer] = times.get(layer, 0.0) + statistics.median(values)
+            times[layer] = times.get(layer, 0.0) + value
     return times
-
-
-def _inside(fused: str, owners: Mapping[str, str]) -> str | None:
-    """The layer of the longest node name that a fused operator's name holds."""
-    found = max((node for node in owners if node and node in fused), key=len, default=None)
-    return owners[found] if found is not None else None

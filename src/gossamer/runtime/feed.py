@@ -7,9 +7,6 @@
                 weights (where no such file can be written, memory is used)
 
 Either way an open session holds each weight once.
-
-EXACT: on x86 processors with neither AVX-VNNI nor AVX512-VNNI, sums of two products of 8 bits would be cut off at 16 bits;
-with it ONNX Runtime takes another kernel there. On all others it changes nothing.
 """
 
 from __future__ import annotations
@@ -21,19 +18,22 @@ from pathlib import Path
 import onnxruntime as ort
 
 from .. import artifact
-from . import graph, weights
+from . import exact, graph, plain, weights
 
 SPILL = 2**27
 PAGE = 4096
-EXACT = ("session.x64quantprecision", "1")
 
 
 def create(
     reader: artifact.Reader, options: ort.SessionOptions, providers: Sequence[str]
 ) -> ort.InferenceSession:
     """A session of the reader's graph with its weights."""
-    options.add_session_config_entry(*EXACT)
     stubs = weights.initializers(reader)
+    if exact.options() and any(stub.dtype == "int8" for stub in stubs):
+        for option in exact.options():
+            options.add_session_config_entry(*option)
+        # that kernel changes initialisers, which ONNX Runtime allows only for those inside the graph
+        return ort.InferenceSession(b"".join(plain.serialized(reader)), options, providers=list(providers))
     if sum(stub.size_bytes for stub in stubs) >= SPILL:
         try:
             with tempfile.TemporaryDirectory(prefix="gossamer-", ignore_cleanup_errors=True) as folder:

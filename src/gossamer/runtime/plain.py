@@ -42,19 +42,24 @@ def unpack_to(
 def pieces(path: str | os.PathLike[str] | bytes, *, max_bytes: int | None = None) -> Iterator[bytes]:
     """The bytes of an ONNX file, one weight after the other."""
     with artifact.Reader(path, max_bytes=max_bytes) as reader:
-        rest, body = graph.split(reader.graph)
-        graph.refuse_external(body)
-        heads, size = [], len(body)
-        for item in weights.initializers(reader):
-            head = item.raw_head()
-            heads.append(pb.start(graph.GRAPH_INITIALIZER, len(head) + item.size_bytes) + head)
-            size += len(heads[-1]) + item.size_bytes
-        if len(rest) + size + 16 > MAX_PROTOBUF:
-            raise LimitError(
-                f"the ONNX file would take {size / 1e9:.2f} GB, but one protobuf file ends at 2.15 GB. "
-                "Run the .goss file with gossamer.open instead."
-            )
-        yield rest + pb.start(graph.MODEL_GRAPH, size) + bytes(body)
-        for head, array in zip(heads, weights.arrays(reader), strict=True):
-            yield head
-            yield array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+        yield from serialized(reader)
+
+
+def serialized(reader: artifact.Reader) -> Iterator[bytes]:
+    """The same from an open file."""
+    rest, body = graph.split(reader.graph)
+    graph.refuse_external(body)
+    heads, size = [], len(body)
+    for item in weights.initializers(reader):
+        head = item.raw_head()
+        heads.append(pb.start(graph.GRAPH_INITIALIZER, len(head) + item.size_bytes) + head)
+        size += len(heads[-1]) + item.size_bytes
+    if len(rest) + size + 16 > MAX_PROTOBUF:
+        raise LimitError(
+            f"the ONNX file would take {size / 1e9:.2f} GB, but one protobuf file ends at 2.15 GB. "
+            "Run the .goss file with gossamer.open instead."
+        )
+    yield rest + pb.start(graph.MODEL_GRAPH, size) + bytes(body)
+    for head, array in zip(heads, weights.arrays(reader), strict=True):
+        yield head
+        yield array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()

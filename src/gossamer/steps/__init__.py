@@ -4,18 +4,23 @@ from .apply import apply as apply
 from .base import Context as Context
 from .base import Step as Step
 from .calibrate import Calibrate as Calibrate
+from .correct_bias import CorrectBias as CorrectBias
+from .equalize import Equalize as Equalize
 from .freeze_norms import FreezeNorms as FreezeNorms
 from .protect import Protect as Protect
 from .prune import Prune as Prune
 from .quantize import Quantize as Quantize
 from .quantize_aware import QuantizeAware as QuantizeAware
 from .round import Round as Round
+from .round_weights import RoundWeights as RoundWeights
 from .share import Share as Share
 from .train import Finetune as Finetune
 from .train import Train as Train
 
 __all__ = [
     "Calibrate",
+    "CorrectBias",
+    "Equalize",
     "Finetune",
     "FreezeNorms",
     "Protect",
@@ -23,6 +28,7 @@ __all__ = [
     "Quantize",
     "QuantizeAware",
     "Round",
+    "RoundWeights",
     "Share",
     "Train",
 ]

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from .. import formats, quantizers
 from ..data import Data, Split
 from ..errors import OptionError, StepError
+from ..methods.float_twin import unround
 from ..quantizers import Quantizer
 from ..training import evaluate
 from .base import Context, Edit, Step
@@ -116,20 +117,6 @@ def sensitivity(
         without(trial, [name], batches[0][:1])
         shares[name] = 1 - _error(trial, batches, wanted) / max(whole, 1e-30)
     return shares
-
-
-def unround(model: nn.Module, layers: Iterable[str]) -> None:
-    """Give the weights of layers back as plain float parameters, with the values that were encoded."""
-    for name in layers:
-        parts = formats.parts_of(model, f"{name}.weight")
-        module, leaf = formats.locate(model, f"{name}.weight")
-        shape = module.weight.shape
-        latent = (
-            parts[0].detach().clone() if parts[0].shape == shape and parts[0].is_floating_point() else None
-        )
-        formats.detach(module, leaf)
-        if latent is not None:
-            module.weight.data = latent
 
 
 def without(model: nn.Module, layers: Iterable[str], x: Tensor) -> Edit:

@@ -21,12 +21,15 @@ from ..formats import Sparse, Uniform
 from ..methods import rate_distortion
 from .base import Context, Step, choose, per_layer
 
+WITHIN = 0.95  # of the range of codes that the largest weight may take when rate chooses the step
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Step):
     """Uniform grids: bits per weight, or the step of the grid itself; each one number or {layer: number}.
 
-    rate: coded bits per weight over all chosen layers, in place of bits and step; calibration: training inputs (no
+    rate: coded bits per weight over all chosen layers, in place of step; bits then limits the range of the codes, as integer
+    kernels need (8); calibration: training inputs (no
     labels) it may look at. granularity: "tensor" or "channel"; fit: "max" (reach the largest weight) or "mse".
     """
 
@@ -42,8 +45,10 @@ class Quantize(Step):
     skip: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if self.rate is not None and (self.bits is not None or self.step is not None):
-            raise OptionError("Quantize: rate chooses the steps itself; give it without bits and step.")
+        if self.rate is not None and (isinstance(self.bits, Mapping) or self.step is not None):
+            raise OptionError(
+                "Quantize: rate chooses the steps itself; give it without step, and with one bits."
+            )
         if self.rate is not None and not 0 < self.rate <= 16:
             raise OptionError(
                 f"Quantize: rate is in coded bits per weight, 0 < rate <= 16; received {self.rate!r}."
@@ -97,6 +102,13 @@ class Quantize(Step):
         model.eval()
         sensitivity = rate_distortion.sensitivities(model, chosen, inputs[:2])
         steps = rate_distortion.steps_for(chosen, sensitivity, self.rate or 0.0)
+        if self.bits is not None:
+            assert isinstance(self.bits, int)
+            widest = WITHIN * (2 ** (self.bits - 1) - 1)  # rounding for the outputs moves codes a little
+            steps = {
+                name: max(step, float(chosen[name].detach().abs().max()) / widest)
+                for name, step in steps.items()
+            }
         context.notes["steps"] = steps
         for name, weight in chosen.items():
             module, leaf = formats.locate(model, name)
@@ -106,7 +118,8 @@ class Quantize(Step):
             weight.data = values
             if shift is not None and isinstance(module.bias, Tensor):
                 module.bias.data += shift
-            formats.attach(module, leaf, Uniform(bits=None, step=steps[name]))
+            bits = self.bits if isinstance(self.bits, int) else None
+            formats.attach(module, leaf, Uniform(bits=bits, step=steps[name]))
         return model
 
     def _inputs(self, context: Context) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""onnx_attention: attention in the forms that ONNX and ONNX Runtime have for it.
+"""attention: attention in the forms that ONNX and ONNX Runtime have for it.
 
     MACs = B heads L_q L_k (d_k + d_v)    L_k counts keys of earlier calls; a causal mask saves nothing
     one exponential per score
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from math import prod
 
-from ..cost import Cost
-from . import formulas
-from .onnx_call import Call, Rule, Shape
+from ...cost import Cost
+from .. import formulas
+from .call import Call, Rule, Shape
 
 
 def _attending(query: Shape, key: Shape, value: Shape) -> Cost:

@@ -1,4 +1,4 @@
-"""onnx_merge: what ONNX writes as several nodes and is one thing.
+"""merge: what ONNX writes as several nodes and is one thing.
 
     product, + constant vector [C]                        the product with a bias
     product, x constant vector [C], + constant vector     the product, and a norm that it can absorb
@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from ..cost import Cost
-from .schedule import Operation
+from ...cost import Cost
+from ..schedule import Operation
 
 
 @dataclass(frozen=True)

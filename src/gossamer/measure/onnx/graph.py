@@ -1,13 +1,13 @@
-"""onnx_graph: an ONNX or packed file -> the schedule it executes, one operation for each node.
+"""graph: an ONNX or packed file -> the schedule it executes, one operation for each node.
 
-    constants   what is known when the file is opened is no operation, see onnx_constants
+    constants   what is known when the file is opened is no operation, see constants
     views       Reshape, Squeeze, Flatten, ... hand the same memory on and move nothing
-    merged      a constant vector added to a product is its bias, see onnx_merge
+    merged      a constant vector added to a product is its bias, see merge
     inside      operators in If, Loop and Scan are not counted, because values decide what runs; a note lists them
 
 Layers are named after the module of the largest weight they read ("conv1" of "conv1.weight"), else after their
 node; their kind is the operator.
-Raises: OptionError for input shapes that do not fit; MeasureError for a damaged file; see onnx_file.
+Raises: OptionError for input shapes that do not fit; MeasureError for a damaged file; see file.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from pathlib import Path
 
 from onnx import NodeProto
 
-from .. import artifact
-from ..cost import Cost
-from ..errors import MeasureError
-from . import onnx_inner, onnx_ops, onnx_shapes
-from .onnx_call import Call
-from .onnx_constants import Constants, used
-from .onnx_file import Model, Value, attributes, open_goss, open_onnx, said
-from .onnx_inner import subgraphs
-from .onnx_merge import Draft, merge, vectors
-from .onnx_products import FOLDING, RECURRENT, WEIGHTED
-from .onnx_weights import MODULE, Weights
-from .schedule import Layer, Operation, Recorded, Schedule, Weight
+from ... import artifact
+from ...cost import Cost
+from ...errors import MeasureError
+from ..schedule import Layer, Operation, Recorded, Schedule, Weight
+from . import inner, ops
+from .call import Call
+from .constants import Constants, used
+from .file import Model, Value, attributes, open_goss, open_onnx, said
+from .inner import subgraphs
+from .merge import Draft, merge, vectors
+from .products import FOLDING, RECURRENT, WEIGHTED
+from .shapes import fix_inputs_, infer
+from .weights import MODULE, Weights
 
 
 def record_onnx(model: bytes | str | Path, shapes: Mapping[str, Sequence[int]] | None = None) -> Recorded:
@@ -67,8 +68,8 @@ def _names_of(place: object) -> Iterator[None]:
 
 
 def _record(model: Model, shapes: Mapping[str, Sequence[int]] | None) -> Recorded:
-    inputs, assumed = onnx_shapes.fix_inputs_(model, shapes)
-    values, learned = onnx_shapes.infer(model, inputs)
+    inputs, assumed = fix_inputs_(model, shapes)
+    values, learned = infer(model, inputs)
     recorder = _Recorder(model, values, tuple(inputs))
     for node in model.proto.graph.node:
         recorder.take(node)
@@ -129,7 +130,7 @@ class _Recorder:
         if self._constants.take(node):
             return
         label = node.name
-        op = onnx_ops.name(node.op_type, node.domain)
+        op = ops.name(node.op_type, node.domain)
         result = next(filter(None, node.output), None)
         if result is None:
             raise MeasureError(
@@ -137,12 +138,10 @@ class _Recorder:
             )
         given = {}
         if subgraphs(node):
-            given = {
-                f"{label}/{name}": item for name, item in onnx_inner.initializers(node, self._model).items()
-            }
+            given = {f"{label}/{name}": item for name, item in inner.initializers(node, self._model).items()}
             self.notes.append(
                 f"{label} ({op}) is not counted: values decide which operators inside it run, and how often "
-                f"({onnx_inner.described(node)})"
+                f"({inner.described(node)})"
             )
         for name, initializer in given.items():
             self.weights.add(name, initializer)
@@ -158,12 +157,12 @@ class _Recorder:
         operation = Operation(
             op,
             label if given else self._layer(held, label),
-            tuple(order if op in onnx_ops.IN_PLACE_CAPABLE else reads),
+            tuple(order if op in ops.IN_PLACE_CAPABLE else reads),
             writes,
             (cost or Cost()).moving(**self._moved(node, op)),
             tuple(self.weights.name(name) for name in held),
             counted=cost is not None,
-            elementwise=op in onnx_ops.IN_PLACE_CAPABLE,
+            elementwise=op in ops.IN_PLACE_CAPABLE,
             folds=op == "BatchNormalization" and not attributes(node).get("training_mode", 0),
             takes_fold=op in FOLDING and self._is_weighted(node, op),
             output_shape=shape,
@@ -184,7 +183,7 @@ class _Recorder:
 
     def _writes(self, node: NodeProto, op: str) -> tuple[int, ...]:
         """Numbers for the results; a view has that of its source."""
-        source = self._ids.get(node.input[0]) if op in onnx_ops.VIEWS and node.input else None
+        source = self._ids.get(node.input[0]) if op in ops.VIEWS and node.input else None
         for at, name in enumerate(node.output):
             if not name:
                 continue
@@ -203,7 +202,7 @@ class _Recorder:
         shapes = [self._values[name].shape if name in self._values else None for name in node.input]
         results = [self._values[name].shape if name in self._values else None for name in node.output]
         try:
-            cost = onnx_ops.cost(Call(op, shapes, results, attributes(node)))
+            cost = ops.cost(Call(op, shapes, results, attributes(node)))
         except (ArithmeticError, LookupError, TypeError, ValueError, MeasureError) as error:
             raise MeasureError(
                 f"{self._model.where}: node {node.name} ({op}) cannot be counted on inputs {shapes}: {said(error)}. "
@@ -231,14 +230,14 @@ class _Recorder:
     def _moved(self, node: NodeProto, op: str) -> dict[str, int]:
         """Bytes of weights, inputs and outputs; a view moves none, a look-up reads what it returns."""
         results = sum(self._values[name].bytes for name in node.output if name in self._values)
-        if op in onnx_ops.VIEWS and node.input[0] in self._ids:
+        if op in ops.VIEWS and node.input[0] in self._ids:
             return {}
         moved = {"weights": 0, "inputs": 0, "outputs": results}
         for name in used(node):
             fixed = name in self._constants
             size = self._values[name].bytes if name in self._values else 0
             size = self._constants[name].bytes if fixed else size
-            if op in onnx_ops.LOOKUPS and name == node.input[0]:
+            if op in ops.LOOKUPS and name == node.input[0]:
                 size = min(size, results)
             moved["weights" if fixed else "inputs"] += size
         return moved

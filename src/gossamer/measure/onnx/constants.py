@@ -1,4 +1,4 @@
-"""onnx_constants: what a graph knows before it sees an input.
+"""constants: what a graph knows before it sees an input.
 
     of initialisers   a node that reads nothing else runs once, when the file is opened
     of shapes         so does one that reads shapes, which are fixed here, while it computes whole numbers, moves
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from . import onnx_ops
-from .onnx_file import STANDARD, Model, Value
-from .onnx_inner import captured, subgraphs
-from .onnx_weights import HANDED_ON, Weights
+from . import ops
+from .file import STANDARD, Model, Value
+from .inner import captured, subgraphs
+from .weights import HANDED_ON, Weights
 
 OF_SHAPES = ("Shape", "Size", "EyeLike")
 RANDOM = (
@@ -83,7 +83,7 @@ class Constants:
         """Whether a node that depends on shapes is worth no operation."""
         value = self._values.get(next(iter(node.output), ""))
         whole = value is not None and not _is_float(value)
-        return whole or node.op_type in onnx_ops.VIEWS or (node.op_type in onnx_ops.MOVES and not held)
+        return whole or node.op_type in ops.VIEWS or (node.op_type in ops.MOVES and not held)
 
 
 def used(node: NodeProto) -> list[str]:

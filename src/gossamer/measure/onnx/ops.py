@@ -1,6 +1,6 @@
-"""onnx_ops: what each operator of ONNX costs, from the shapes of its inputs and outputs and its attributes.
+"""ops: what each operator of ONNX costs, from the shapes of its inputs and outputs and its attributes.
 
-    products     convolutions, matrix products, attention, recurrent layers, interpolation: onnx_products.RULES
+    products     convolutions, matrix products, attention, recurrent layers, interpolation: products.RULES
     RULES        other operators whose count depends on more than one shape: norms, pools
     ELEMENTWISE  operations of each kind per element of the output; may overwrite their input
     PER_OUTPUT   the same, of operators that need their input to the end
@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from math import prod
 
-from ..cost import Cost
-from . import onnx_products as products
-from .onnx_call import Call, Rule
-from .onnx_products import REQUANTIZED
+from ...cost import Cost
+from . import products as products
+from .call import Call, Rule
+from .products import REQUANTIZED
 
 FAMILIES = ("", "ai.onnx", "com.microsoft")  # domains whose operators are known
 

@@ -1,4 +1,4 @@
-"""onnx_products: ONNX operators that multiply and accumulate, counted with the formulas of `formulas`.
+"""products: ONNX operators that multiply and accumulate, counted with the formulas of `formulas`.
 
 A rule takes a `Call` (shapes and attributes of one node) and returns its Cost without traffic. WEIGHTED says at
 which inputs the factors of the product stand that may be stored weights.
@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from math import prod
 
-from ..cost import Cost
-from . import formulas, onnx_attention
-from .onnx_call import Call, Rule
+from ...cost import Cost
+from .. import formulas
+from . import attention
+from .call import Call, Rule
 
 REQUANTIZED = {"multiply": 1, "add": 1}  # an integer result gets its scale and zero point
 
@@ -162,7 +163,7 @@ RULES: dict[str, Rule] = {
     "QLinearMatMul": _matmul(right=3, requantized=True),
     "MatMulNBits": _narrow_matmul,
     "Einsum": _einsum,
-    **onnx_attention.RULES,
+    **attention.RULES,
     "LSTM": _recurrent("LSTM"),
     "GRU": _recurrent("GRU"),
     "RNN": _recurrent("RNN"),

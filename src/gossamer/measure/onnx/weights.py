@@ -1,4 +1,4 @@
-"""onnx_weights: which initialisers are weights, what they are for, and how many of their values are not zero.
+"""weights: which initialisers are weights, what they are for, and how many of their values are not zero.
 
     weight      a factor, a bias, a table: trained
     statistic   a running mean or variance, a scale or zero point of a quantized tensor, the state a recurrent
@@ -21,11 +21,11 @@ from math import prod
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from .onnx_file import Initializer, Model, attributes
-from .onnx_inner import subgraphs
-from .onnx_ops import VIEWS
-from .onnx_products import RECURRENT, WEIGHTED
-from .schedule import Weight
+from ..schedule import Weight
+from .file import Initializer, Model, attributes
+from .inner import subgraphs
+from .ops import VIEWS
+from .products import RECURRENT, WEIGHTED
 
 INLINE = 16  # integers
 MODULE = re.compile(r"[A-Za-z_]\w*(\.[\w-]+)+")

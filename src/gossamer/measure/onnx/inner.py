@@ -1,4 +1,4 @@
-"""onnx_inner: the graphs inside a node (If, Loop, Scan): what they hold, and what they read from outside."""
+"""inner: the graphs inside a node (If, Loop, Scan): what they hold, and what they read from outside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from onnx import AttributeProto, GraphProto, NodeProto
 
-from .onnx_file import Initializer, Model, initializer
+from .file import Initializer, Model, initializer
 
 SHOWN = 8  # operators in a note
 

@@ -1,4 +1,4 @@
-"""onnx_shapes: the shape of every value of a graph, for inputs of fixed shapes.
+"""shapes: the shape of every value of a graph, for inputs of fixed shapes.
 
     free axes     1, unless `shapes` says otherwise; one name of an axis ("batch") has one size
     inference     onnx.shape_inference with data propagation
@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 
 from onnx import ModelProto, ValueInfoProto, helper, shape_inference
 
-from ..errors import MeasureError, OptionError, nearest
-from ..runtime import Port
-from .onnx_file import Model, Value, said
-from .onnx_run import observe
+from ...errors import MeasureError, OptionError, nearest
+from ...runtime import Port
+from .file import Model, Value, said
+from .run import observe
 
 Shapes = Mapping[str, Sequence[int]]
 FREE = "?"  # an axis without name and size

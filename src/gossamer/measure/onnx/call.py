@@ -1,4 +1,4 @@
-"""onnx_call: one node as the counting rules see it."""
+"""call: one node as the counting rules see it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..cost import Cost
+from ...cost import Cost
 
 Shape = tuple[int, ...]
 

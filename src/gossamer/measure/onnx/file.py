@@ -1,4 +1,4 @@
-"""onnx_file: an ONNX graph without its large initialisers, which stay where they are until they are asked for.
+"""file: an ONNX graph without its large initialisers, which stay where they are until they are asked for.
 
     .onnx   bytes, or a file with or without external data          .goss   the graph, and coded tensors apart
 
@@ -23,9 +23,9 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, external_data_helper, helper, inliner
 
-from .. import artifact
-from ..errors import MeasureError
-from ..runtime import graph, weights
+from ... import artifact
+from ...errors import MeasureError
+from ...runtime import graph, weights
 
 SMALL = 1024  # elements
 STANDARD = ("", "ai.onnx")

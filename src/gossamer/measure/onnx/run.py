@@ -1,4 +1,4 @@
-"""onnx_run: one run of a graph in ONNX Runtime, to read off shapes that only running can tell.
+"""run: one run of a graph in ONNX Runtime, to read off shapes that only running can tell.
 
 Inputs are drawn from N(0, 1); integers and truths are 1, and 0 in a second try (an index may have to be). The
 graph is not optimized, so every value in it exists.
@@ -13,9 +13,9 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, ValueInfoProto, helper
 
-from .. import artifact
-from ..runtime import feed
-from .onnx_file import Model, Value
+from ... import artifact
+from ...runtime import feed
+from .file import Model, Value
 
 SILENT = 4  # ONNX Runtime's log level
 CPU = ("CPUExecutionProvider",)
