@@ -210,13 +210,32 @@ def test_a_bias_is_rounded_to_the_scale_of_the_accumulators_once():
         assert value.tolist() == [[0.5, -1.25, 7.0]]
 
 
-def test_integers_may_be_clamped_between_rounding_and_reading():
-    g = Graph()
-    grid = (g.constant(np.float32(0.1)), g.constant(np.uint8(0)))
-    narrow = g.op("Clip", g.op("QuantizeLinear", "x", *grid), "", g.constant(np.uint8(15)))
-    network = IntegerNetwork(g.model((2,), g.op("DequantizeLinear", narrow, *grid)))
+def test_the_scale_of_a_bias_may_be_written_as_a_product():
+    g, unit = Graph(), np.float32(0.3)
+    scales = np.array([0.1, 0.7], np.float32)
+    codes_of_bias = g.constant(np.array([5, -9], np.int32))
+    product = g.op("Mul", g.constant(unit), g.constant(scales))
+    bias = g.op("DequantizeLinear", codes_of_bias, product, axis=0)
+    x = g.quantized("x", float(unit), np.uint8(7))
+    network = IntegerNetwork(
+        g.model((2,), g.op("Gemm", x, g.weight(np.zeros((2, 2), np.int8), scales), bias, transB=1))
+    )
 
-    assert network(np.array([[1.0, 9.0]], np.float32)).tolist() == [[1.0, 1.5]]
+    expected = np.array([5, -9]) * scales.astype(np.float64) * np.float64(unit)
+    assert (network(np.zeros((1, 2), np.float32)) == expected.astype(np.float32)).all()
+
+
+def test_integers_may_be_clamped_pooled_moved_and_padded_between_rounding_and_reading():
+    g = Graph()
+    grid = (g.constant(np.float32(0.1)), g.constant(np.uint8(4)))
+    narrow = g.op("Clip", g.op("QuantizeLinear", "x", *grid), "", g.constant(np.uint8(15)))
+    pooled = g.op("MaxPool", narrow, kernel_shape=[2], strides=[2])
+    padded = g.op("Pad", pooled, shape_of(g, 0, 0, 1, 0, 0, 0), grid[1])
+    network = IntegerNetwork(g.model((1, 4), g.op("DequantizeLinear", g.op("Flatten", padded), *grid)))
+
+    ours = network(np.array([[[1.0, 9.0, -0.2, -0.1]]], np.float32))
+
+    assert ours.tolist() == np.float32([[0.0, 1.1, -0.1]]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -229,7 +248,8 @@ def test_integers_may_be_clamped_between_rounding_and_reading():
         ),
         (lambda g, x: g.op("Conv", x, g.constant(normal(1, 2, 1, 1))), "an operand is not quantized"),
         (lambda g, x: g.op("Relu", "x"), "Relu.*an operand is not quantized"),
-        (lambda g, x: g.op("Add", x, g.constant(np.float32(1))), "both operands must be quantized"),
+        (lambda g, x: g.op("MaxPool", "x", kernel_shape=[2, 2]), "MaxPool.*an operand is not quantized"),
+        (lambda g, x: g.op("Add", x, g.constant(np.float32(1))), "Add.*an operand is not quantized"),
         (
             lambda g, x: g.op("MaxPool", x, kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
             "auto_pad is 'SAME_UPPER', expected NOTSET",

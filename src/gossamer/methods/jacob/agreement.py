@@ -42,14 +42,14 @@ class Agreement:
         )
 
     @classmethod
-    def over(cls, rows: Iterable[Agreement], name: str) -> Agreement:
-        """All rows as one."""
+    def over(cls, rows: Iterable[Agreement], name: str, op: str = "all") -> Agreement:
+        """All rows as one: the layers of a network, or one layer on several batches."""
         rows = list(rows)
         count = sum(row.count for row in rows)
         equal, close = (
             sum(getattr(row, kind) * row.count for row in rows) / count for kind in ("equal", "within_one")
         )
-        return cls(name, "all", count, equal, close, max(row.largest for row in rows))
+        return cls(name, op, count, equal, close, max(row.largest for row in rows))
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -25,7 +25,7 @@ from ...quantizers import Grid
 from .fixed_point import Rounding
 from .operators import COMPUTE, FOLLOW, READS, Array, Node, Value
 from .values import Codes, Pending
-from .windows import MOVE, PLAIN
+from .windows import MOVE, PLAIN, UNQUANTIZED
 
 ACTIVATIONS = ("uint8", "int8", "uint16", "int16")
 
@@ -121,9 +121,7 @@ def _evaluate(node: Node, arguments: list[Any], rounding: Rounding) -> Value:
             raise ModelError(f"no integer form is known; known are {', '.join(sorted({*COMPUTE, *MOVE}))}")
         for operand in arguments[: READS.get(node.op, 1)]:
             if not isinstance(operand, Codes) and not (node.op in FOLLOW and isinstance(operand, Pending)):
-                raise ModelError(
-                    "an operand is not quantized; put QuantizeLinear, DequantizeLinear before it"
-                )
+                raise ModelError(UNQUANTIZED)
         return COMPUTE[node.op](node, *arguments)
     except ModelError as error:
         raise ModelError(f"{node}: {error}") from error

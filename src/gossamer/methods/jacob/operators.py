@@ -40,8 +40,8 @@ class Node:
         return f"{self.op} -> {self.outputs[0]}"
 
     def refuse(self, option: str, expected: str) -> ModelError:
-        """The error for an option that is not supported."""
-        return ModelError(f"{self}: {option} is {self.attributes.get(option)!r}, expected {expected}.")
+        """The error for an option that is not supported; who runs the node adds its name."""
+        return ModelError(f"{option} is {self.attributes.get(option)!r}, expected {expected}.")
 
 
 def conv(node: Node, x: Codes, weight: Codes, bias: Value | None = None) -> Sums:
@@ -64,9 +64,7 @@ def conv(node: Node, x: Codes, weight: Codes, bias: Value | None = None) -> Sums
 def matmul(node: Node, left: Codes, right: Codes) -> Sums:
     """left [..., K] times right [..., K, N]; the scale of `right` may differ per column."""
     if right.scale.size != 1 and right.axis % right.codes.ndim != right.codes.ndim - 1:
-        raise ModelError(
-            f"{node}: scales along axis {right.axis} of the weight, expected one per output column."
-        )
+        raise ModelError(f"scales along axis {right.axis} of the weight, expected one per output column.")
     acc = multiply(left.codes, right.codes, left.grid.zero_point, right.zero.reshape(-1))
     return Sums(acc=acc, scale=right.scale.reshape(-1) * left.grid.scale)
 
@@ -100,9 +98,7 @@ def add(node: Node, left: Value, right: Value) -> Pending:
     if isinstance(right, Sums):
         return _biased(right, left, axis=-1)
     if not (isinstance(left, Codes) and isinstance(right, Codes)):
-        raise ModelError(
-            f"{node}: both operands must be quantized. Put QuantizeLinear, DequantizeLinear before it."
-        )
+        raise ModelError(windows.UNQUANTIZED)
     return Sum(left=left, right=right)
 
 
@@ -111,12 +107,10 @@ def concat(node: Node, *parts: Codes) -> Join:
 
 
 def max_pool(node: Node, x: Codes | Sums) -> Codes | Sums:
-    """Integers keep their order, so the pool runs on codes, or on accumulators (scales are positive)."""
-    frame = windows.Frame.of(node.attributes)
-    values = x.codes if isinstance(x, Codes) else x.acc
-    taken = frame.windows(values, fill=INT32_MIN)
-    largest = taken.max(axis=tuple(range(-frame.axes, 0)))
-    return replace(x, codes=largest) if isinstance(x, Codes) else replace(x, acc=largest)
+    """On codes, or on accumulators: scales are positive."""
+    if isinstance(x, Codes):
+        return replace(x, codes=windows.max_pool(node.attributes, x.codes))
+    return replace(x, acc=windows.max_pool(node.attributes, x.acc))
 
 
 def average_pool(node: Node, x: Codes) -> Mean:
@@ -153,14 +147,10 @@ def pad(
     node: Node, x: Codes, pads: Array | None = None, value: Value | None = None, axes: Array | None = None
 ) -> Codes:
     """A border of a constant; the default, 0, is Z."""
-    if node.attributes.get("mode", "constant") != "constant":
-        raise node.refuse("mode", "'constant'")
-    sizes = np.asarray(node.attributes["pads"] if pads is None else pads).reshape(2, -1)
-    border = np.zeros((x.codes.ndim, 2), np.int64)
-    border[range(x.codes.ndim) if axes is None else np.asarray(axes)] = sizes.T
-    filled = 0.0 if value is None else float(_real(value).reshape(()))
-    code, _ = fixed_point.activation_range(x.grid, filled)
-    return replace(x, codes=np.pad(x.codes, border, constant_values=code))
+    real = node.attributes.get("value", 0.0) if value is None else float(_real(value).reshape(()))
+    code, _ = fixed_point.activation_range(x.grid, real)
+    sizes = node.attributes["pads"] if pads is None else pads
+    return replace(x, codes=windows.pad(node.attributes, x.codes, sizes, code, axes))
 
 
 def _mean(x: Codes, axes: tuple[int, ...], keep: bool) -> Mean:

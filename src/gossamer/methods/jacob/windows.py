@@ -17,6 +17,8 @@ from ...errors import ModelError
 
 Array = npt.NDArray[Any]
 
+UNQUANTIZED = "an operand is not quantized. Put QuantizeLinear, DequantizeLinear before it."
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -115,7 +117,43 @@ def clip_codes(
     attributes: Mapping[str, Any], x: Array, low: Array | None = None, high: Array | None = None
 ) -> Array:
     """Between QuantizeLinear and DequantizeLinear: fewer values than the type of the integers has."""
-    return np.clip(x, low, high)
+    return np.clip(_integers(x), low, high)
+
+
+def max_pool(attributes: Mapping[str, Any], x: Array) -> Array:
+    """Integers keep the order of the values they stand for."""
+    frame = Frame.of(attributes)
+    least = int(np.iinfo(_integers(x).dtype).min)
+    largest: Array = frame.windows(x, fill=least).max(axis=tuple(range(-frame.axes, 0)))
+    return largest
+
+
+def pad(
+    attributes: Mapping[str, Any],
+    x: Array,
+    pads: Array,
+    value: Array | int | None = None,
+    axes: Array | None = None,
+) -> Array:
+    """A border of one integer."""
+    if attributes.get("mode", "constant") != "constant":
+        raise ModelError(f"mode is {attributes['mode']!r}, expected 'constant'.")
+    border = np.zeros((x.ndim, 2), np.int64)
+    border[range(x.ndim) if axes is None else axes] = np.asarray(pads).reshape(2, -1).T
+    return np.pad(_integers(x), border, constant_values=0 if value is None else int(value))
+
+
+def multiply(attributes: Mapping[str, Any], left: Array, right: Array) -> Array:
+    """The scale of a bias from those of input and weight: constants only."""
+    if left.dtype.kind != "f" or right.dtype.kind != "f":
+        raise ModelError("a product of integers outside of a layer.")
+    return np.asarray(left * right)
+
+
+def _integers(x: Array) -> Array:
+    if x.dtype.kind not in "iu":
+        raise ModelError(UNQUANTIZED)
+    return x
 
 
 MOVE: dict[str, Callable[..., Array]] = {
@@ -127,4 +165,10 @@ MOVE: dict[str, Callable[..., Array]] = {
     "Transpose": transpose,
     "Unsqueeze": unsqueeze,
 }
-PLAIN: dict[str, Callable[..., Array]] = {**MOVE, "Clip": clip_codes}  # may also work on plain integers
+PLAIN: dict[str, Callable[..., Array]] = {
+    **MOVE,
+    "Clip": clip_codes,
+    "MaxPool": max_pool,
+    "Mul": multiply,
+    "Pad": pad,
+}  # what may stand between QuantizeLinear and DequantizeLinear, or work on constants
