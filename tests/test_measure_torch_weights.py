@@ -273,6 +273,28 @@ def test_a_norm_by_the_statistics_of_its_own_input_cannot_be_folded(norm):
     assert kinds(found)["1"]["add"] > 64
 
 
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.Flatten(), nn.BatchNorm1d(48)), (1, 2, 6, 6)),
+        (nn.Sequential(nn.Linear(4, 5, bias=False), nn.BatchNorm1d(3)), (2, 3, 4)),
+    ],
+)
+def test_a_norm_over_other_axes_than_the_channels_before_it_cannot_be_folded(model, shape):
+    found = profile(model, drawn(*shape))
+
+    assert not found.norms_folded
+    assert found.other_ops["multiply"] == found.total.output_bytes // 4
+
+
+def test_a_norm_after_a_linear_layer_or_a_transposed_convolution_is_folded():
+    linear = nn.Sequential(nn.Linear(4, 5, bias=False), nn.BatchNorm1d(5))
+    transposed = nn.Sequential(nn.ConvTranspose2d(2, 3, 3, bias=False), nn.BatchNorm2d(3))
+
+    assert profile(linear, drawn(2, 4)).total.cost.bias_adds == 10
+    assert profile(transposed, drawn(1, 2, 6, 6)).total.cost.bias_adds == 192
+
+
 def test_a_layer_that_knows_its_cost_is_asked_for_it():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), Affine(4))
 

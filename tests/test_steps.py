@@ -146,7 +146,7 @@ def test_skipped_layers_are_listed_with_the_reason() -> None:
         (lambda: Prune(density=0.5, rounds_schedule="cubik"), "Did you mean 'cubic'"),
         (lambda: Share(bits=0), "1 to 12"),
         (lambda: Quantize(), "one of bits, step, rate"),
-        (lambda: Quantize(rate=4.0, bits=4), "without bits"),
+        (lambda: Quantize(rate=4.0, step=0.1), "without step"),
         (lambda: Quantize(rate=-1.0), "coded bits per weight"),
         (lambda: Round(dtype="float15"), "Did you mean 'float16'"),
         (lambda: Train(lr=0.0), "lr must be positive"),
@@ -211,11 +211,11 @@ def test_frozen_norms_keep_the_function_and_fold_where_they_can() -> None:
     assert torch.equal(rebuilt(x), frozen(x))
 
 
-def test_norms_behind_a_compressed_layer_become_scale_and_shift() -> None:
+def test_norms_behind_shared_weights_become_scale_and_shift() -> None:
     model, x = small(), torch.randn(2, 1, 28, 28)
     model[1].running_mean.uniform_(-1, 1)
     model[1].running_var.uniform_(0.5, 2)
-    apply(model, [Prune(density=0.5)])
+    apply(model, [Share(bits=3)])
     before = model(x)
 
     apply(model, [FreezeNorms()], example=x)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .data import Preprocess as Preprocess
     from .data import load_data as load_data
     from .export import pack as pack
-    from .measure import compare as compare
-    from .measure import profile as profile
+    from .measure.compare import compare as compare
+    from .measure.profile import profile as profile
     from .models import load_model as load_model
     from .recipe import load as load_recipe
     from .runtime import Session as Session

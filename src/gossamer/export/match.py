@@ -20,6 +20,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from ..artifact import Stored
 from .simplify import is_weight
 
 MAX_PERMUTED_AXES = 5
@@ -29,16 +30,23 @@ STORED_TYPES = {
     ir.DataType.FLOAT16: "float16",
     ir.DataType.BFLOAT16: "bfloat16",
     ir.DataType.DOUBLE: "float64",
+    ir.DataType.INT8: "int8",
+    ir.DataType.UINT8: "uint8",
+    ir.DataType.INT32: "int32",
 }
 
 
 @dataclass(frozen=True)
 class Weight:
-    """An initialiser that the file stores apart: it is the model's tensor `name`, transposed by `perm`."""
+    """An initialiser that the file stores apart: it is the model's tensor `name`, transposed by `perm`.
+
+    stored: how it is kept, where that is neither the format of the model's tensor nor dense.
+    """
 
     value: ir.Value
     name: str
     perm: tuple[int, ...] | None = None
+    stored: Stored | None = None
 
     @property
     def dtype(self) -> str:
@@ -166,13 +174,14 @@ def weights(model: ir.Model, found: Mapping[str, Weight], named: Collection[str]
     )
     stored = []
     for value in ordered:
+        if value.name is not None and value.name in found:
+            stored.append(found[value.name])
+            continue
         if not is_weight(value) or value.name is None or value.const_value is None:
             continue
         if value.const_value.dtype not in STORED_TYPES:
             continue
-        if value.name in found:
-            stored.append(found[value.name])
-        elif value.name in named or value.const_value.size > MAX_INLINE:
+        if value.name in named or value.const_value.size > MAX_INLINE:
             stored.append(Weight(value, value.name))
     return stored
 

@@ -16,13 +16,13 @@ vectors carry a format, or that trains, is left as it is.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Container
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from . import constants
 from .match import array
 from .simplify import is_weight
 
@@ -89,12 +89,14 @@ def _merge(model: ir.Model, node: ir.Node, formatted: Container[str]) -> None:
             return
         if held is not None:
             layer.resize_inputs(2)
-            _forget(graph, held)
+            constants.drop(graph, held)
     rank = len(source.shape)
     shape = (len(s), *[1] * (rank - 2)) if rank > 2 else (len(s),)
-    scaled = ir.node("Mul", [source, _constant(graph, f"{name}.scale", s.reshape(shape).astype(np.float32))])
+    scaled = ir.node(
+        "Mul", [source, constants.add(graph, f"{name}.scale", s.reshape(shape).astype(np.float32))]
+    )
     shifted = ir.node(
-        "Add", [scaled.outputs[0], _constant(graph, f"{name}.shift", t.reshape(shape).astype(np.float32))]
+        "Add", [scaled.outputs[0], constants.add(graph, f"{name}.shift", t.reshape(shape).astype(np.float32))]
     )
     for new in (scaled, shifted):
         new.outputs[0].shape, new.outputs[0].type = node.outputs[0].shape, node.outputs[0].type
@@ -118,29 +120,5 @@ def _assign(graph: ir.Graph, node: ir.Node, at: int, name: str, values: np.ndarr
     old = node.inputs[at]
     node.replace_input_with(at, None)
     if old is not None:
-        _forget(graph, old)
-    node.replace_input_with(at, _constant(graph, name, values))
-
-
-def _forget(graph: ir.Graph, value: ir.Value) -> None:
-    if value.name is not None and value.name in graph.initializers and not value.uses():
-        del graph.initializers[value.name]
-
-
-def _constant(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
-    name = _free(graph, name)
-    value = ir.Value(
-        name=name,
-        shape=ir.Shape(values.shape),
-        type=ir.TensorType(ir.DataType.FLOAT),
-        const_value=ir.tensor(values, name=name),
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def _free(graph: ir.Graph, name: str) -> str:
-    """A name that no initialiser has: norms with equal statistics share their vectors, and so the name."""
-    if name not in graph.initializers:
-        return name
-    return next(new for count in itertools.count(2) if (new := f"{name}.{count}") not in graph.initializers)
+        constants.drop(graph, old)
+    node.replace_input_with(at, constants.add(graph, name, values))

@@ -1,7 +1,7 @@
 """pack: a torch model -> model.goss, reopened and compared before it is called done.
 
     example -> reference outputs -> formats baked into dense weights -> graph -> simplify -> match -> norms
-    -> strip -> file -> reopened by the torch-free runtime -> its outputs against the reference
+    -> settle -> integers -> strip -> file -> reopened by the torch-free runtime -> its outputs against the reference
 
 The model itself is only read: its mode, hooks, gradients, device and the random state stay as they are.
 
@@ -27,9 +27,15 @@ from torch import nn
 
 from .. import artifact, formats
 from ..errors import ExportError, ModelError, OptionError
+from .codes import Codes, codes_of
+from .dither import reach, rounding
 from .example import Example, call, named_outputs
+from .guard import keep_floats
+from .integers import use_integers
 from .match import Weight, absorb_transposes, array, find, merge_copies, weights
+from .nbits import use_nbits
 from .norms import merge_norms
+from .settle import settle
 from .simplify import simplify
 from .strip import rename, serialize
 from .trace import trace
@@ -78,14 +84,17 @@ def pack(
     about = _metadata(metadata, preprocess, labels)
     _refuse_nan(model)
     call_with = Example.of(model, example, input_names)
+    rounding(model)  # raises while a quantizer observes, which a call would change
     expected = named_outputs(call(model, call_with), output_names)
+    dither = reach(model, call_with, expected)
     graph, tensors, notes = _graph(model, call_with, tuple(expected), dynamic_batch, allow_dense)
     if notes:
         about["notes"] = list(notes)
     if sum(math.prod(item.stored.shape) for item in tensors) > LARGE:
         gc.collect()  # the exporter's cycles still hold dense weights, and reopening needs room
     half = any(value.dtype in _HALF for value in model.parameters())
-    size, difference = _write(target, artifact.Artifact(graph, tensors, about), call_with, expected, half)
+    packed = artifact.Artifact(graph, tensors, about)
+    size, difference = _write(target, packed, call_with, expected, half, dither)
     return Packed(target, size, difference, notes)
 
 
@@ -123,6 +132,12 @@ def _graph(
     merge_copies(onnx_model, found)
     merged = merge_norms(onnx_model, found)
     absorb_transposes(onnx_model, found)
+    quantized = settle(onnx_model)
+    if quantized:
+        notes += use_integers(onnx_model, found, lambda name: _codes(model, name, dense[name]))
+    notes += use_nbits(onnx_model, found, stored)
+    if quantized:
+        keep_floats(onnx_model)
     kept = weights(onnx_model, found, {*named, *merged})
     tensors = tuple(_tensor(weight, stored) for weight in kept)
     names = rename(onnx_model, kept, example.names, outputs)
@@ -135,7 +150,9 @@ def _graph(
 
 def _tensor(weight: Weight, stored: Mapping[str, artifact.Stored]) -> artifact.Tensor:
     """The coded weight; one without a format is stored dense, in the model's own orientation."""
-    if weight.name in stored:
+    if weight.stored is not None:
+        kept = weight.stored
+    elif weight.name in stored:
         kept = stored[weight.name]
     else:
         values = array(weight.value)
@@ -147,12 +164,18 @@ def _tensor(weight: Weight, stored: Mapping[str, artifact.Stored]) -> artifact.T
     return artifact.Tensor(weight.name, weight.value.name or "", kept, weight.perm, weight.dtype)
 
 
+def _codes(model: nn.Module, name: str, dense: np.ndarray) -> Codes:
+    with torch.no_grad():
+        return codes_of(formats.attached(model)[name].format, formats.parts_of(model, name), dense)
+
+
 def _write(
     target: Path,
     packed: artifact.Artifact,
     example: Example,
     expected: Mapping[str, torch.Tensor],
     half: bool,
+    dither: Mapping[str, float],
 ) -> tuple[int, float]:
     """Write beside the target, reopen, compare, then move into place; (size in bytes, largest difference)."""
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
@@ -160,7 +183,7 @@ def _write(
     partial = Path(name)
     try:
         artifact.write(partial, packed)
-        difference = verify(partial, example.arrays, expected, half=half)
+        difference = verify(partial, example.arrays, expected, half=half, dither=dither)
         partial.chmod(0o666 & ~_umask())
         size = partial.stat().st_size
         partial.replace(target)

@@ -106,13 +106,25 @@ def _flatten(node: ir.Node) -> None:
 
 
 def _pool(node: ir.Node) -> None:
-    """The mean over all positions of an image, kept as 1 x 1 -> GlobalAveragePool, which needs no axes."""
+    """The mean over all positions of an image -> GlobalAveragePool (and Flatten), which needs no axes.
+
+    ONNX Runtime has an integer kernel for this operator alone.
+    """
     source, axes = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
     if source is None or source.shape is None or axes is None or axes.const_value is None:
         return
     rank = len(source.shape)
     reduced = sorted(int(axis) % rank for axis in axes.const_value.numpy().ravel())
-    if rank > 2 and reduced == list(range(2, rank)) and node.attributes.get_int("keepdims", 1) == 1:
+    if rank <= 2 or reduced != list(range(2, rank)):
+        return
+    if node.attributes.get_int("keepdims", 1) == 0:
+        pool = ir.node("GlobalAveragePool", [source])
+        pool.outputs[0].type = source.type
+        pool.outputs[0].shape = ir.Shape([*list(source.shape)[:2], *[1] * (rank - 2)])
+        assert node.graph is not None
+        node.graph.insert_before(node, pool)
+        _become(node, "Flatten", pool.outputs[0])
+    else:
         _become(node, "GlobalAveragePool", source)
 
 

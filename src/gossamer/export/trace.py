@@ -12,6 +12,7 @@ Raises: ExportError with torch's own first line, the operator or source line, an
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import traceback
@@ -27,6 +28,7 @@ import torch
 from torch import nn
 
 from ..errors import ExportError
+from . import operators
 from .example import Example, evaluating
 
 BATCH = "batch"
@@ -97,7 +99,14 @@ def _translate(model: nn.Module, example: Example, batch: int | None) -> Traced:
             model, example.args, example.kwargs, dynamic_shapes=shapes, strict=False
         )
         unused = _unused(program)
-        translated = torch.onnx.export(program, (), dynamo=True, optimize=False, verbose=False)
+        translated = torch.onnx.export(
+            program,
+            (),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            custom_translation_table=operators.table(),
+        )
     if translated is None:
         raise ExportError("torch.onnx returned no model.")
     return Traced(translated.model, unused)
@@ -112,8 +121,8 @@ def _unused(program: torch.export.ExportedProgram) -> frozenset[str]:
 
 def _takes_any(model: nn.Module) -> bool:
     """Whether forward is `forward(*inputs)`: torch.export then wants the shapes one level deeper."""
-    code = getattr(model.forward, "__code__", None)
-    return code is not None and code.co_argcount == 1 and bool(code.co_flags & 0x04)
+    kinds = [item.kind for item in inspect.signature(model.forward).parameters.values()]
+    return inspect.Parameter.VAR_POSITIONAL in kinds and kinds[0] == inspect.Parameter.VAR_POSITIONAL
 
 
 def _batch(example: Example) -> int | None:

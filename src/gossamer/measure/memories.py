@@ -191,10 +191,10 @@ def _new_elements(tensor: Tensor, mask: Tensor | None) -> tuple[int, int | None]
     _, start, shape, stride, _ = _place(tensor)
     kept = [axis for axis, step in enumerate(stride) if step or not shape[axis]]  # an expanded axis is one
     where = [shape[axis] for axis in kept], [stride[axis] for axis in kept], start
-    values = None if tensor.is_meta else tensor.detach().as_strided(*where) != 0
+    values = None if tensor.is_meta else tensor.detach().as_strided(*where)
     if mask is None:
-        return prod(where[0]), None if values is None else int(values.sum())
+        return prod(where[0]), None if values is None else int(torch.count_nonzero(values))
     part = mask.as_strided(*where)
     new = ~part
     part.fill_(True)
-    return int(new.sum()), None if values is None else int((values.cpu() & new).sum())
+    return int(new.sum()), None if values is None else int(((values != 0).cpu() & new).sum())

@@ -48,7 +48,7 @@ class Recorder(TorchDispatchMode):
         self._names = {id(module): name for name, module in reversed(list(model.named_modules()))}
         self._stack: list[str] = [""]
         self._silent = 0  # inside a layer that knows its own cost
-        self._products: set[int] = set()  # activations that a matrix product or convolution just made
+        self._products: dict[int, int] = {}  # activations of products and convolutions -> their second axis
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -92,11 +92,13 @@ class Recorder(TorchDispatchMode):
         found = Cost() if self._silent else self._rule(func, name, args, kwargs, tuple(made or changed))
         cost = found or Cost()
         if found is not None and not self._silent:
-            cost = self._refined(name, found, read, reads, writes, bool(held)).moving(
+            cost = self._refined(name, found, read, reads, bool(held)).moving(
                 weights=sum(_moved(name, value, read, made) for value in read if memories.is_weight(value)),
                 inputs=sum(_bytes(value) for value in read if not memories.is_weight(value)),
                 outputs=sum(map(_bytes, touched)),
             )
+            if cost.macs:
+                self._products.update(dict.fromkeys(writes, _channels(touched[0])))
         shown = (made or changed or read)[:1]
         self.operations.append(
             Operation(
@@ -108,11 +110,19 @@ class Recorder(TorchDispatchMode):
                 held,
                 counted=found is not None,
                 elementwise=name in aten.IN_PLACE_CAPABLE,
-                folds=name in aten.FOLDABLE and not _argument(func, "training", args, kwargs),
+                folds=name in aten.FOLDABLE and self._folds(func, args, kwargs, reads),
                 takes_fold=name in aten.TAKES_FOLD,
                 output_shape=tuple(shown[0].shape) if shown else (),
             )
         )
+
+    def _folds(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], reads: tuple[int, ...]
+    ) -> bool:
+        """Whether a norm has fixed statistics, for the channels of the product before it (none were flattened)."""
+        channels = _channels(args[0])
+        fixed = not _argument(func, "training", args, kwargs)
+        return fixed and all(self._products.get(number, channels) == channels for number in reads)
 
     def _rule(
         self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: tuple[Tensor, ...]
@@ -143,7 +153,6 @@ class Recorder(TorchDispatchMode):
         cost: Cost,
         read: list[Tensor],
         reads: tuple[int, ...],
-        writes: tuple[int, ...],
         weighted: bool,
     ) -> Cost:
         """A bias added apart from its product counts as a bias; zero weights give no nonzero MACs."""
@@ -151,12 +160,10 @@ class Recorder(TorchDispatchMode):
             return Cost(bias_adds=cost.total_other_ops)
         if not cost.macs:
             return cost
-        self._products.update(writes)
         held = [value for value in read if self.memories.is_weight(value)]
         matrices = [value for value in held if value.dim() > 1 or name in VECTOR_PRODUCTS]
-        if (
-            len(matrices) == 1 and name != "_grouped_mm"
-        ) or name == "mkldnn_rnn_layer":  # each weight works equally often
+        alone = len(matrices) == 1 and name != "_grouped_mm"
+        if alone or name == "mkldnn_rnn_layer":  # each weight works equally often
             nonzero = [self.memories.nonzero(value) for value in matrices]
             numel = sum(value.numel() for value in matrices)
             if numel and None not in nonzero:
@@ -233,6 +240,11 @@ def _argument(func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any
         if argument.name == name:
             return args[index] if index < len(args) else kwargs.get(name, argument.default_value)
     return None
+
+
+def _channels(value: Tensor) -> int:
+    """The size of the second axis, that of a convolution's and a batch norm's channels."""
+    return value.shape[1] if value.dim() > 1 else 1
 
 
 def _bytes(value: Tensor) -> int:

@@ -5,6 +5,7 @@ from gossamer.models.lenet import LeNet300 as LeNet300
 from gossamer.models.load import load_model as load_model
 from gossamer.models.load import load_weights_ as load_weights_
 from gossamer.models.mobilenet_small import MobileNetSmall as MobileNetSmall
+from gossamer.models.onnx import from_onnx as from_onnx
 from gossamer.models.resnet_cifar import ResNetCifar as ResNetCifar
 from gossamer.models.squeezenet import SqueezeNet as SqueezeNet
 from gossamer.models.vgg_small import VGGSmall as VGGSmall
@@ -16,6 +17,7 @@ __all__ = [
     "ResNetCifar",
     "SqueezeNet",
     "VGGSmall",
+    "from_onnx",
     "load_model",
     "load_weights_",
 ]

@@ -3,6 +3,7 @@
     lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56    built in
     mobilenet-small  vgg-small  squeezenet1_1
     module:function  file.py:function                                         yours; called without arguments
+    file.onnx                                                                 read as a torch module (see `onnx`)
 
 Weights are a .safetensors file, a file of `torch.load(weights_only=True)` (a state_dict, also inside
 "state_dict", "model_state_dict" or "model"; a prefix "module." on every key is dropped), or the short name of
@@ -28,6 +29,7 @@ from gossamer.data.root import find_root
 from gossamer.errors import ModelError, nearest
 from gossamer.models.lenet import LeNet5, LeNet300
 from gossamer.models.mobilenet_small import MobileNetSmall
+from gossamer.models.onnx import from_onnx
 from gossamer.models.resnet_cifar import ResNetCifar
 from gossamer.models.squeezenet import SqueezeNet
 from gossamer.models.vgg_small import VGGSmall
@@ -91,8 +93,10 @@ def load_weights_(model: nn.Module, weights: str | Path, *, name: str = "model")
 def _build(spec: str) -> nn.Module:
     if spec in NAMES:
         return NAMES[spec]()
+    if spec.endswith(".onnx"):
+        return from_onnx(spec)
     if ":" not in spec:
-        hint = nearest(spec, [*NAMES, "module:function", "file.py:function"])
+        hint = nearest(spec, [*NAMES, "module:function", "file.py:function", "file.onnx"])
         raise ModelError(f"model: unknown name {spec!r}. {hint}")
     function = import_name(spec, error=ModelError)
     if not isinstance(function, nn.Module):
