@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/methods.md")
+PAGES = ("README.md", "docs/int8.md", "docs/methods.md")
 MARKED = re.compile(r"(<!-- (results|figure): ([^|>]+?)(?: \| ([^>]+?))? -->).*?(<!-- end -->)", re.DOTALL)
 
 

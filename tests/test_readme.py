@@ -20,7 +20,7 @@ import torch
 from gossamer import recipe
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["README.md", "docs/quickstart.md", "docs/profile.md"]
+PAGES = ["README.md", "docs/quickstart.md", "docs/profile.md", "docs/int8.md"]
 SHORTER = [
     "--set",
     "train.epochs=1",
@@ -50,11 +50,15 @@ def test_python_on_the_page_runs(page, tmp_path, monkeypatch, capsys):
     finally:
         torch.set_num_threads(threads)
 
-    assert (tmp_path / "model.goss").stat().st_size > 1000
-    assert capsys.readouterr().out
+    assert names  # something ran
+    if page in PAGES[:2]:
+        assert (tmp_path / "model.goss").stat().st_size > 1000
+        assert capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", [PAGES[0], pytest.param(PAGES[1], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "page", [PAGES[0], *(pytest.param(page, marks=pytest.mark.slow) for page in PAGES[1:])]
+)
 def test_commands_on_the_page_run(page, tmp_path):
     lines = [
         line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")
