@@ -24,7 +24,18 @@ from gossamer.cli import main
 from gossamer.cli.compress import change
 from gossamer.errors import OptionError
 
-COMMANDS = ("compress", "quantize", "inspect", "unpack", "run", "bench", "profile", "compare", "paper", "demo")
+COMMANDS = (
+    "compress",
+    "quantize",
+    "inspect",
+    "unpack",
+    "run",
+    "bench",
+    "profile",
+    "compare",
+    "paper",
+    "demo",
+)
 TINY = {
     "model": "lenet300",
     "data": "digits",

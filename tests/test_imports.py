@@ -14,7 +14,17 @@ import gossamer
 SOURCE = Path(gossamer.__file__).parent
 ORDER = [
     *("errors", "native", "cost", "codec", "artifact", "runtime", "data"),
-    *("formats", "quantizers", "methods", "pruning", "distillation", "blocks", "dynamic", "models", "training"),
+    *(
+        "formats",
+        "quantizers",
+        "methods",
+        "pruning",
+        "distillation",
+        "blocks",
+        "dynamic",
+        "models",
+        "training",
+    ),
     *("export", "measure", "search", "steps", "recipe", "stage", "report", "run", "papers", "cli"),
 ]
 TORCH_FREE = ["errors", "native", "cost", "codec", "artifact", "runtime", "data", "measure", "cli"]
