@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx_cases import PICTURE, X, case, normal, number, positive, whole
+from onnx_cases import PICTURE, X, case, normal, number, positive, truth, whole
 
 PRODUCTS = [
     case("MatMul", normal(2, 3, 4), normal(2, 4, 5)),
@@ -19,6 +19,20 @@ PRODUCTS = [
     case("Gemm", normal(2, 4), normal(4, 3), normal(2, 3), constant=(1,), alpha=0.5, beta=2.0),
     case("Gemm", normal(2, 4), normal(4, 3), constant=(1,), opset=11),
     case("Gemm", normal(4, 2), normal(4, 3), normal(3), transA=1),
+    *(
+        case(
+            "Attention",
+            normal(2, 4, 5, 8),
+            normal(2, keys, 6, 8),
+            normal(2, keys, 6, 8, seed=1),
+            opset=23,
+            **given,
+        )
+        for keys, given in ((4, {}), (2, {}), (4, {"is_causal": 1}), (4, {"scale": 0.3}))
+    ),
+    case("Attention", *[normal(2, 5, 8)] * 3, q_num_heads=2, kv_num_heads=2, opset=23),
+    case("Attention", *[normal(2, 4, 5, 8)] * 3, truth(5, 5) | np.eye(5, dtype=bool), opset=23),
+    case("Attention", *[normal(2, 4, 5, 8)] * 3, normal(5, 5), is_causal=1, opset=23),
     case("Einsum", normal(2, 3, 4), normal(2, 4, 5), equation="bij, bjk -> bik"),
 ]
 WINDOWS = [

@@ -89,6 +89,8 @@ ACTIVATIONS = [
     *(case(op, X) for op in ("Softmax", "LogSoftmax", "Hardmax")),
     *(case(op, PICTURE, opset=11) for op in ("Softmax", "LogSoftmax", "Hardmax")),
     *(case(op, PICTURE, opset=11, axis=axis) for op in ("Softmax", "LogSoftmax") for axis in (-1, 2, 0)),
+    case("Swish", X, opset=24),
+    case("Swish", X, opset=24, alpha=1.5),
     case("Dropout", X, opset=11),
     case("Dropout", X, opset=13),
 ]

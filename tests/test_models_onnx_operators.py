@@ -36,7 +36,7 @@ def test_an_operator_gives_what_onnx_runtime_gives(given):
 
 
 def test_every_operator_has_a_case():
-    elsewhere = {"Constant", "If", "Attention", "Swish"}
-    sequences = {name for name in KNOWN if "Sequence" in name} - {"ReverseSequence"}
+    elsewhere = {"Constant", "If"}
+    sequences = {name for name in KNOWN if "Sequence" in name} - {"ReverseSequence"}  # see test_models_onnx
 
-    assert KNOWN - {given.op for given in CASES} - elsewhere - sequences == set()
+    assert KNOWN - {given.op for given in CASES} == elsewhere | sequences

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...errors import ModelError
 from . import layers, recurrent, shapes
 from .calling import check, signature
 from .graph import Constant, Graph, Node, everywhere
@@ -19,7 +20,7 @@ from .values import Kernel, Known
 
 LAYERS = {**operators(layers), **operators(recurrent), FAKE_QUANTIZE: fake_quantize}
 SHAPES = operators(shapes)
-KNOWN = frozenset((*OPERATORS, *LAYERS, "Constant", "If"))
+KNOWN = frozenset((*OPERATORS, *operators(layers), *operators(recurrent), "Constant", "If"))
 SMALL = 16  # entries of a constant that is written into the call
 NUMBERS = 1024  # entries of a constant that shape arithmetic may use
 SHARED = (
@@ -46,6 +47,7 @@ class _Builder:
         self._stored: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._numbers: set[str] = set()  # values that are Known when the network runs
+        self._read = {value for node in everywhere(graph.nodes) for value in node.inputs} | set(graph.outputs)
         steps = self._program(_used(graph.nodes, graph.outputs))
         outputs = tuple(self._output(name) for name in graph.outputs)
         self.network.program = Program(_releasing(steps, outputs), outputs)
@@ -72,6 +74,7 @@ class _Builder:
             return Step(
                 place, (self._output(node.inputs[0]),), node.outputs, {}, branches=(programs[0], programs[1])
             )
+        self._refuse_outputs(node, place)
         layer = LAYERS[node.op](node, self.weights) if node.op in LAYERS else None
         if layer is not None:
             path = self._layer(node, layer)
@@ -97,6 +100,15 @@ class _Builder:
             function=function,
             known=SHAPES[node.op] if known else None,
         )
+
+    def _refuse_outputs(self, node: Node, place: str) -> None:
+        """Outputs behind the first that somebody reads must be made."""
+        single = node.op in OPERATORS and OPERATORS[node.op].__annotations__["return"] == "Tensor"
+        for at, value in enumerate(node.outputs[1:], 2):
+            if single and value in self._read:
+                raise ModelError(
+                    f"{place}: output {at} ({value}) cannot be built. Export the network without reading it."
+                )
 
     def _known(self, node: Node) -> bool:
         """Whether a node may be computed with numbers alone; its results may then be numbers too."""

@@ -104,14 +104,30 @@ def _parsed(source: str | os.PathLike[str] | bytes, name: str) -> ModelProto:
 def _inlined(model: ModelProto, name: str, known: frozenset[str]) -> ModelProto:
     try:
         if model.functions:
-            model = onnx.inliner.inline_local_functions(model, True)
+            typed = onnx.shape_inference.infer_shapes(model)  # bodies may depend on types
+            model = onnx.inliner.inline_local_functions(typed, True)
         unknown = sorted({node.op_type for node in nodes(model.graph) if not _is_known(node, known)})
         wanted = [("", op) for op in unknown if _has_body(op, opset_of(model))]
         if wanted:
-            model = onnx.inliner.inline_selected_functions(model, wanted, inline_schema_functions=True)
-    except (ValueError, RuntimeError, DecodeError) as error:
+            _spell_out(model, wanted)
+            typed = onnx.shape_inference.infer_shapes(model)
+            model = onnx.inliner.inline_selected_functions(typed, wanted, inline_schema_functions=True)
+    except (ValueError, RuntimeError, DecodeError, onnx.shape_inference.InferenceError) as error:
         raise ModelError(f"{name}: its functions cannot be inlined ({_line(error)}).") from error
     return model
+
+
+def _spell_out(model: ModelProto, wanted: list[tuple[str, str]]) -> None:
+    """Write down the defaults of the operators to be inlined, in place: the inliner does not fill them in."""
+    ops = {op for _, op in wanted}
+    for node in nodes(model.graph):
+        if node.op_type not in ops:
+            continue
+        given = {attribute.name for attribute in node.attribute}
+        schema = onnx.defs.get_schema(node.op_type, max_inclusive_version=opset_of(model))
+        for name, known in schema.attributes.items():
+            if name not in given and known.default_value.type != onnx.AttributeProto.UNDEFINED:
+                node.attribute.append(known.default_value)
 
 
 def _has_body(op: str, opset: int) -> bool:

@@ -125,10 +125,12 @@ def layer_norm(search: _Search, node: Node) -> Match | None:
     div = next((each for each in readers if each.op == "Div" and each.inputs[0] == centred), None)
     if square is None or div is None or {id(each) for each in readers} != {id(square), id(div)}:
         return None
+    if centred in search.graph.outputs:
+        return None
     variance = search.then(square.outputs[0], "ReduceMean")
     add = search.then(variance.outputs[0], "Add") if variance else None
     root = search.then(add.outputs[0], "Sqrt") if add else None
-    if variance is None or add is None or root is None or div.inputs[1] != root.outputs[0]:
+    if variance is None or add is None or root is None or search.alone(root.outputs[0]) is not div:
         return None
     rank = search.graph.rank(node.inputs[0])
     if not (_last_axis(search, mean, rank) and _last_axis(search, variance, rank)):
