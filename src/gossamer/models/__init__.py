@@ -5,6 +5,7 @@ from gossamer.models.lenet import LeNet300 as LeNet300
 from gossamer.models.load import load_model as load_model
 from gossamer.models.load import load_weights_ as load_weights_
 from gossamer.models.mobilenet_small import MobileNetSmall as MobileNetSmall
+from gossamer.models.onnx import OnnxNetwork as OnnxNetwork
 from gossamer.models.onnx import from_onnx as from_onnx
 from gossamer.models.resnet_cifar import ResNetCifar as ResNetCifar
 from gossamer.models.squeezenet import SqueezeNet as SqueezeNet
@@ -14,6 +15,7 @@ __all__ = [
     "LeNet300",
     "LeNet5",
     "MobileNetSmall",
+    "OnnxNetwork",
     "ResNetCifar",
     "SqueezeNet",
     "VGGSmall",

@@ -75,6 +75,7 @@ def Conv(node: Node, weights: Weights) -> Layer | None:
     weight, bias = weights.constant(node, 1), weights.constant(node, 2)
     if weight is None or not 3 <= weight.tensor.ndim <= 5 or not _bias_is_known(node, bias):
         return None
+    bias = None if _is_filler(bias) else bias
     kernel, given = tuple(weight.tensor.shape[2:]), node.attributes
     count, group = len(kernel), given.get("group", 1)
     strides, dilations = given.get("strides") or (1,) * count, given.get("dilations") or (1,) * count
@@ -104,6 +105,7 @@ def ConvTranspose(node: Node, weights: Weights) -> Layer | None:
     weight, bias = weights.constant(node, 1), weights.constant(node, 2)
     if weight is None or not 3 <= weight.tensor.ndim <= 5 or not _bias_is_known(node, bias):
         return None
+    bias = None if _is_filler(bias) else bias
     kernel, given = tuple(weight.tensor.shape[2:]), node.attributes
     count, group = len(kernel), given.get("group", 1)
     strides, dilations = given.get("strides") or (1,) * count, given.get("dilations") or (1,) * count
@@ -249,6 +251,11 @@ def _fill(module: Any, weights: Weights, weight: Constant, bias: Constant | None
 
 def _bias_is_known(node: Node, bias: Constant | None) -> bool:
     return bias is not None or len(node.inputs) < 3 or not node.inputs[2]
+
+
+def _is_filler(bias: Constant | None) -> bool:
+    """Whether a bias is zeros that the exporter computed because the operator has a place for one."""
+    return bias is not None and bias.source is None and not bool(bias.tensor.any())
 
 
 def _label(constant: Constant | None) -> str:
