@@ -71,12 +71,12 @@ def fit(
     """Train the model in place and return the log; it ends in evaluation mode, on the device it came from.
 
     optimizer      "sgd", "adam", "adamw", or a function of the parameters; momentum also is Adam's beta1
-    warmup         epochs in which the rate rises linearly loss           (outputs, labels, inputs, model) ->
-    scalar; cross entropy when not given early_stop     epochs without a better validation accuracy after
-    which to stop; whenever it is given, the weights
-                   of the best epoch are put back at the end
-    max_batches    so many batches an epoch (training and validation), for a trial parameters     which to
-    train, or optimizer groups (each with its own "lr"); all when not given
+    warmup         epochs in which the rate rises linearly
+    loss           (outputs, labels, inputs, model) -> scalar; cross entropy when not given
+    early_stop     epochs without a better validation accuracy after which to stop; whenever it is given, the
+                   weights of the best epoch are put back at the end
+    max_batches    so many batches an epoch (training and validation), for a trial
+    parameters     which to train, or optimizer groups (each with its own "lr"); all when not given
     """
     options = Options(
         epochs=epochs, lr=lr, optimizer=optimizer, momentum=momentum, weight_decay=weight_decay,

@@ -23,6 +23,11 @@ SHAPES = operators(shapes)
 KNOWN = frozenset((*OPERATORS, *operators(layers), *operators(recurrent), "Constant", "If"))
 SMALL = 16  # entries of a constant that is written into the call
 NUMBERS = 1024  # entries of a constant that shape arithmetic may use
+LEARNT = frozenset(  # operators whose constants are weights: not the scales of Resize or the values of OneHot
+    "Add Sub Mul Div MatMul Gemm Einsum Conv ConvTranspose PRelu BatchNormalization InstanceNormalization "
+    "LayerNormalization GroupNormalization RMSNormalization Concat Expand Gather Where Tile Slice Transpose Reshape "
+    "Unsqueeze Squeeze Identity".split()
+)
 SHARED = (
     "Conv",
     "ConvTranspose",
@@ -47,7 +52,7 @@ class _Builder:
         self._stored: dict[str, str] = {}
         self._counts: dict[str, int] = {}
         self._numbers: set[str] = set()  # values that are Known when the network runs
-        self._read = {value for node in everywhere(graph.nodes) for value in node.inputs} | set(graph.outputs)
+        self._readers = graph.readers()
         steps = self._program(_used(graph.nodes, graph.outputs))
         outputs = tuple(self._output(name) for name in graph.outputs)
         self.network.program = Program(_releasing(steps, outputs), outputs)
@@ -105,7 +110,7 @@ class _Builder:
         """Outputs behind the first that somebody reads must be made."""
         single = node.op in OPERATORS and OPERATORS[node.op].__annotations__["return"] == "Tensor"
         for at, value in enumerate(node.outputs[1:], 2):
-            if single and value in self._read:
+            if single and (value in self._readers or value in self.graph.outputs):
                 raise ModelError(
                     f"{place}: output {at} ({value}) cannot be built. Export the network without reading it."
                 )
@@ -157,7 +162,7 @@ class _Builder:
             return Value(value)
         if known:
             return Known.of_tensor(constant.tensor)
-        if kind == "Ints":
+        if kind in ("Ints", "Floats"):
             return tuple(constant.tensor.reshape(-1).tolist())
         single = constant.tensor.numel() == 1
         if kind == "Scalar" and single:
@@ -185,7 +190,8 @@ class _Builder:
         constant = self.graph.constants.get(value)
         if constant is None:
             return Value(value)
-        trained = constant.weight and bool(constant.tensor.isfinite().all())
+        learnt = any(node.op in LEARNT for node in self._readers.get(value, ()))
+        trained = constant.weight and learnt and bool(constant.tensor.isfinite().all())
         if constant.tensor.numel() <= SMALL and not trained and not constant.tensor.is_complex():
             return Known.of_tensor(constant.tensor)
         if value not in self._stored:

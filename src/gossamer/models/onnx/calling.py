@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ...errors import ModelError
 from .graph import Node
-from .values import Ints, Kernel, Known
+from .values import Kernel, Known
 
 FILLED = ("opset", "outputs", "device")  # keywords that the network fills in
 
 
 @dataclass(frozen=True)
 class Signature:
-    """`kinds`: Tensor, Ints, Operand or Scalar for each input; `rest`: for all that follow, if any number may."""
+    """`kinds`: Tensor, Ints, Floats, Operand or Scalar for each input; `rest`: for all that follow, if any number may."""
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -90,8 +90,8 @@ def call(
 def _argument(kind: str, value: Any, device: torch.device | None) -> Any:
     if value is None:
         return None
-    if kind == "Ints":
-        return _ints(value)
+    if kind in ("Ints", "Floats"):
+        return _numbers(value, int if kind == "Ints" else float)
     if kind == "Known" or isinstance(value, list):
         return value
     if isinstance(value, Known):
@@ -103,9 +103,9 @@ def _argument(kind: str, value: Any, device: torch.device | None) -> Any:
     return value
 
 
-def _ints(value: Any) -> Ints:
+def _numbers(value: Any, kind: type) -> tuple[Any, ...]:
     if isinstance(value, Known):
-        return value.ints()
+        return value.numbers()
     if isinstance(value, Tensor):
-        return tuple(int(each) for each in value.reshape(-1).tolist())
+        return tuple(kind(each) for each in value.reshape(-1).tolist())
     return tuple(value)

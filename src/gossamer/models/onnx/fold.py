@@ -36,7 +36,9 @@ def _folded(nodes: list[Node], graph: Graph) -> list[Node]:
                 op="Cast", inputs=node.inputs[:1], attributes={"to": graph.types[node.inputs[1]]}
             )
         if node.op == "Constant":
-            graph.constants[node.outputs[0]] = Constant(_constant(node), node.outputs[0])
+            name, tensor = node.outputs[0], _constant(node)
+            trains = tensor.is_floating_point() and tensor.numel() > 1
+            graph.constants[name] = Constant(tensor, name, trains, (name, False))
         elif node.op == "If":
             kept += _branch(node, graph)
         elif all(value in graph.constants for value in node.inputs if value) and any(node.inputs):

@@ -122,7 +122,7 @@ def ReduceProd(
     x: Known, axes: Known | tuple[int, ...] | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
 ) -> Known | None:
     if isinstance(axes, Known):
-        axes = axes.ints()
+        axes = axes.numbers()
     if (not axes and noop_with_empty_axes) or x.values.ndim > 1:
         return None
     product: Any = 1
@@ -141,13 +141,13 @@ def Concat(*xs: Known, axis: int) -> Known:
 
 def Squeeze(x: Known, axes: Known | tuple[int, ...] | None = None) -> Known:
     if isinstance(axes, Known):
-        axes = axes.ints()
+        axes = axes.numbers()
     return Known.of(np.squeeze(x.values, axes), x.dtype)
 
 
 def Unsqueeze(x: Known, axes: Known | tuple[int, ...]) -> Known:
     if isinstance(axes, Known):
-        axes = axes.ints()
+        axes = axes.numbers()
     return Known.of(np.expand_dims(x.values, axes), x.dtype)
 
 
@@ -155,7 +155,7 @@ def Reshape(x: Known, shape: Known, *, allowzero: int = 0) -> Known | None:
     if not shape.concrete:
         return None
     sizes = [
-        x.values.shape[at] if size == 0 and not allowzero else size for at, size in enumerate(shape.ints())
+        x.values.shape[at] if size == 0 and not allowzero else size for at, size in enumerate(shape.numbers())
     ]
     return Known.of(x.values.reshape(sizes), x.dtype)
 
@@ -200,7 +200,7 @@ def Shape(x: Known, *, start: int = 0, end: int | None = None) -> Known:
 
 
 def _ints(value: Known | tuple[int, ...] | None) -> tuple[int, ...]:
-    return value.ints() if isinstance(value, Known) else (value or ())
+    return value.numbers() if isinstance(value, Known) else (value or ())
 
 
 def _plain(x: Known) -> np.ndarray:

@@ -7,6 +7,7 @@ made by Shape and stays one as long as `shapes` has the operator; else it become
 The operators name what they want of an input by its annotation:
     Tensor      a tensor                            Operand   a tensor, or a Python number for a constant of one element
     Ints        known integers, as a tuple          Scalar    a Python number if it is constant, else a tensor
+    Floats      known floats, as a tuple
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 Ints: TypeAlias = tuple[int, ...]
+Floats: TypeAlias = tuple[float, ...]
 Operand: TypeAlias = Any
 Scalar: TypeAlias = Any
 Kernel: TypeAlias = Callable[..., Any]
@@ -51,7 +53,7 @@ class Known:
         """Whether no number is symbolic."""
         return all(isinstance(value, (bool, int, float)) for value in self.values.flat)
 
-    def ints(self) -> Ints:
+    def numbers(self) -> tuple[Any, ...]:
         return tuple(self.values.flat)
 
     def tensor(self, device: torch.device | None = None) -> Tensor:

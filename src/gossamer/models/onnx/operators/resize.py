@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ....errors import ModelError
-from ..values import Ints, Scalar
+from ..values import Floats, Ints
 
 _TORCH = {"linear": {3: "linear", 4: "bilinear", 5: "trilinear"}, "cubic": {4: "bicubic"}}
 
 
-def Upsample(x: Tensor, scales: Scalar, *, mode: str = "nearest") -> Tensor:
+def Upsample(x: Tensor, scales: Floats, *, mode: str = "nearest") -> Tensor:
     """Resize as it was before opset 10."""
     return Resize(
         x, None, scales, mode=mode, coordinate_transformation_mode="asymmetric", nearest_mode="floor"
@@ -33,8 +33,8 @@ def Upsample(x: Tensor, scales: Scalar, *, mode: str = "nearest") -> Tensor:
 
 def Resize(
     x: Tensor,
-    roi: Scalar = None,
-    scales: Scalar = None,
+    roi: Floats | None = None,
+    scales: Floats | None = None,
     sizes: Ints | None = None,
     *,
     mode: str = "nearest",
@@ -53,7 +53,7 @@ def Resize(
             "Resize: tf_crop_and_resize is not known. Crop with Slice and resize with half_pixel."
         )
     along = [axis % x.ndim for axis in axes] if axes else list(range(x.ndim))
-    plan = _plan(x, along, _floats(scales), sizes, keep_aspect_ratio_policy)
+    plan = _plan(x, along, scales or (), sizes, keep_aspect_ratio_policy)
     options: dict[str, Any] = {
         "mode": "linear" if mode in ("linear", "bilinear") else mode,
         "place": coordinate_transformation_mode,
@@ -71,7 +71,7 @@ def Resize(
 
 
 def _plan(
-    x: Tensor, along: list[int], scales: list[float], sizes: Ints | None, policy: str
+    x: Tensor, along: list[int], scales: Floats, sizes: Ints | None, policy: str
 ) -> dict[int, tuple[int, float]]:
     """{axis: (new size, scale)} of the axes that change."""
     if sizes:
@@ -192,9 +192,3 @@ def _keys(d: np.ndarray, a: float) -> np.ndarray:
     inner = ((a + 2) * d - (a + 3)) * d * d + 1
     outer = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
     return np.where(d <= 1, inner, np.where(d < 2, outer, 0))
-
-
-def _floats(scales: Any) -> list[float]:
-    if scales is None:
-        return []
-    return [float(each) for each in (scales.tolist() if isinstance(scales, Tensor) else scales)]
