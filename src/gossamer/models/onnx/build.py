@@ -26,7 +26,7 @@ NUMBERS = 1024  # entries of a constant that shape arithmetic may use
 LEARNT = frozenset(  # operators whose constants are weights: not the scales of Resize or the values of OneHot
     "Add Sub Mul Div MatMul Gemm Einsum Conv ConvTranspose PRelu BatchNormalization InstanceNormalization "
     "LayerNormalization GroupNormalization RMSNormalization Concat Expand Gather Where Tile Slice Transpose Reshape "
-    "Unsqueeze Squeeze Identity".split()
+    "Unsqueeze Squeeze Identity".split()  # noqa: SIM905  # one line each otherwise
 )
 SHARED = (
     "Conv",
