@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -23,11 +24,10 @@ SHAPES = operators(shapes)
 KNOWN = frozenset((*OPERATORS, *operators(layers), *operators(recurrent), "Constant", "If"))
 SMALL = 16  # entries of a constant that is written into the call
 NUMBERS = 1024  # entries of a constant that shape arithmetic may use
-LEARNT = frozenset(  # operators whose constants are weights: not the scales of Resize or the values of OneHot
-    "Add Sub Mul Div MatMul Gemm Einsum Conv ConvTranspose PRelu BatchNormalization InstanceNormalization "
-    "LayerNormalization GroupNormalization RMSNormalization Concat Expand Gather Where Tile Slice Transpose Reshape "
-    "Unsqueeze Squeeze Identity".split()  # noqa: SIM905  # one line each otherwise
-)
+# operators whose constants are weights: not the scales of Resize or the values of OneHot
+_LEARN = "Add|Sub|Mul|Div|MatMul|Gemm|Einsum|Conv|ConvTranspose|PRelu|(Batch|Instance|Layer|Group|RMS)Normalization"
+_MOVE = "Concat|Expand|Gather|Where|Tile|Slice|Transpose|Reshape|Unsqueeze|Squeeze|Identity"
+LEARNT = re.compile(f"{_LEARN}|{_MOVE}")
 SHARED = (
     "Conv",
     "ConvTranspose",
@@ -190,7 +190,7 @@ class _Builder:
         constant = self.graph.constants.get(value)
         if constant is None:
             return Value(value)
-        learnt = any(node.op in LEARNT for node in self._readers.get(value, ()))
+        learnt = any(LEARNT.fullmatch(node.op) for node in self._readers.get(value, ()))
         trained = constant.weight and learnt and bool(constant.tensor.isfinite().all())
         if constant.tensor.numel() <= SMALL and not trained and not constant.tensor.is_complex():
             return Known.of_tensor(constant.tensor)
