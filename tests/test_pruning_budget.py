@@ -140,7 +140,13 @@ def test_scores_that_do_not_fit_are_refused(scores):
         by_ratio([group("a", 4)], scores, 0.5, Widths())
 
 
-@pytest.mark.parametrize("options", [{"least": 0}, {"multiple": 0}, {"multiple": 2.5}])
-def test_widths_are_whole_numbers(options):
-    with pytest.raises(OptionError, match="whole number"):
+def test_a_group_keeps_the_least_fraction_whatever_is_asked():
+    choice = by_ratio([group("a", 9)], {"a": torch.arange(9.0)}, 0.8, Widths(least=0.5))
+
+    assert kept(choice, "a") == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("options", [{"least": -0.1}, {"least": 2}, {"multiple": 0}, {"multiple": 2.5}])
+def test_widths_that_cannot_be_are_refused(options):
+    with pytest.raises(OptionError, match="received"):
         Widths(**options)

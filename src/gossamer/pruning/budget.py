@@ -4,7 +4,7 @@
     by_rank    one ranking of all units: the `count` lowest go, wherever they are
     within     the mildest of an ordered family of choices whose cost is at most the limit (bisection)
 
-Every group keeps at least `least` units and those that are not removable. With `multiple`, the number of channels that
+Every group keeps at least `least` of its units, one at least, and those that are not removable. With `multiple`, the number of channels that
 stay is rounded up to a multiple of it: the best of the dropped units come back. Ties are broken by position (the earlier
 unit goes first), so a choice is exact and repeatable.
 
@@ -30,19 +30,20 @@ Scores = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Widths:
-    """What every choice must leave: at least `least` units of a group, a channel count that is a multiple of `multiple`."""
+    """What every choice leaves: the fraction `least` of a group's units, a channel count that is a multiple of `multiple`."""
 
-    least: int = 1
+    least: float = 0.0
     multiple: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("least", "multiple"):
-            if not (isinstance(value := getattr(self, name), int) and value >= 1):
-                raise OptionError(f"{name} is a whole number of at least 1; received {value!r}.")
+        if not 0 <= self.least <= 1:
+            raise OptionError(f"least is the fraction of units that stays, 0 to 1; received {self.least!r}.")
+        if not (isinstance(self.multiple, int) and self.multiple >= 1):
+            raise OptionError(f"multiple is a whole number of at least 1; received {self.multiple!r}.")
 
     def needed(self, group: Group, kept: int) -> int:
         """How many units stay when `kept` are wanted; never more than there are."""
-        kept = max(kept, min(self.least, group.size))
+        kept = max(kept, 1, math.ceil(self.least * group.size - 1e-9))
         step = self.multiple // math.gcd(self.multiple, channels_per_unit(group))
         return min(-(-kept // step) * step, group.size)
 
