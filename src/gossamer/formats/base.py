@@ -16,7 +16,7 @@ with numpy gives exactly the weight that was trained.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -25,6 +25,13 @@ from ..artifact.stored import Stored
 from ..errors import FormatError, OptionError, nearest
 
 Parts = tuple[Tensor, ...]
+
+
+class Learning(NamedTuple):
+    """How an optimizer treats a trained tensor: a factor on the learning rate, and whether weight decay acts on it."""
+
+    rate: float = 1.0
+    decay: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,15 +80,26 @@ class WeightFormat:
         below = [f"{name}.{part}" for name, leaf in self.inner().items() for part in leaf.part_names()]
         return (*self.own_parts, *below)
 
+    def fixed(self) -> set[str]:
+        """Own floating parts that are not trained."""
+        return set(self.fixed_parts)
+
+    def learning(self) -> dict[str, Learning]:
+        """Own trained parts that are not weights, and how they learn; all others learn as weights do."""
+        return {}
+
     def trained(self, *parts: Tensor) -> tuple[bool, ...]:
         """Which parts an optimizer trains: the floating ones that are not declared fixed."""
-        names = (name.rsplit(".", 1)[-1] for name in self.part_names())
-        fixed = self.all_fixed()
-        return tuple(p.is_floating_point() and n not in fixed for n, p in zip(names, parts, strict=True))
+        own, below = self.split(*parts)
+        fixed = self.fixed()
+        flags = [p.is_floating_point() and n not in fixed for n, p in zip(self.own_parts, own, strict=True)]
+        return (*flags, *(flag for name, leaf in self.inner().items() for flag in leaf.trained(*below[name])))
 
-    def all_fixed(self) -> set[str]:
-        """The floating parts of the whole tree that are not trained."""
-        return set(self.fixed_parts).union(*(leaf.all_fixed() for leaf in self.inner().values()))
+    def all_learning(self) -> tuple[Learning, ...]:
+        """How each part learns if it is trained, in the order of `part_names`."""
+        own = self.learning()
+        below = (kind for leaf in self.inner().values() for kind in leaf.all_learning())
+        return (*(own.get(name, Learning()) for name in self.own_parts), *below)
 
     def split(self, *parts: Tensor) -> tuple[Parts, dict[str, Parts]]:
         """Own parts, and the parts of each inner format."""

@@ -7,7 +7,8 @@
 
 Qp = 2^(bits-1) - 1, and Qn = 2^(bits-1) as in the paper; narrow=True leaves the lowest code out (Qn = Qp), as integer
 kernels without -128 want it. N: the weights that share a step (the paper has one step per layer). s starts at
-2 mean|w| / sqrt(Qp) (`fit="mean"`), or as in Uniform. A channel of zeros starts with the tensor's step.
+2 mean|w| / sqrt(Qp) (`fit="mean"`), or as in Uniform. A channel of zeros starts with the tensor's step. Weight decay does
+not act on s.
 Stored: as Uniform.
 Source: Esser et al., "Learned step size quantization", ICLR 2020, arXiv:1902.08153, sections 2.1 and 2.2.
 """
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from ..errors import OptionError
 from ..formats import Uniform
+from ..formats.base import Learning
 from ..quantizers.learned_step import positive
 
 
@@ -42,6 +44,9 @@ class LSQ(Uniform):
         super().__post_init__()
         if self.bits is None:
             raise OptionError("LSQ: bits must be 2 to 16; received None, and an open range has no best step.")
+
+    def learning(self) -> dict[str, Learning]:
+        return {"scale": Learning(decay=False)}
 
     @property
     def smallest(self) -> int:

@@ -10,7 +10,8 @@ dw_hat/dw = u p,  dw_hat/dc = -u p sign(w),  dw_hat/dd = -u p (|w| - c) / d sign
 The interval starts at [0, max|w|] with gamma = 1; d is kept above |c| / 100 and gamma above 0.01. The paper has u = 1, so
 that weights reach from -1 to 1 and what follows (a batch norm) must be trained to it; rescale=True fixes u to the first
 c + d, which fits a network already trained. The paper goes from 5 to 4, 3 and 2 bits, each from the parts of the last:
-`attach(module, "weight", QIL(bits=3), parts_of(model, name))`. Weight decay on c, d and gamma does harm.
+`attach(module, "weight", QIL(bits=3), parts_of(model, name))`. c, d and gamma are not decayed, and their learning rate is
+1/100 of the weights' (`interval_rate`), as in the paper.
 Stored: integers -q..q times u / q; pruned weights are exactly zero. Activations: quantizers.LearnedInterval.
 Source: Jung et al., "Learning to quantize deep networks by optimizing quantization intervals with task loss", CVPR
 2019, arXiv:1808.05779, section 3.1.
@@ -26,11 +27,12 @@ from torch import Tensor
 
 from ..artifact.stored import Stored
 from ..errors import OptionError
-from ..formats.base import Parts, WeightFormat, check_finite
+from ..formats.base import Learning, Parts, WeightFormat, check_finite
 from ..formats.uniform import on_grid
 from ..quantizers.grid import TINY
 from ..quantizers.interval import wide_enough
 
+INTERVAL = ("center", "half_width", "gamma")
 SMALLEST_T = 1e-6  # ln t and t^(gamma - 1) stay finite
 SMALLEST_GAMMA = 1e-2
 
@@ -39,7 +41,8 @@ SMALLEST_GAMMA = 1e-2
 class QIL(WeightFormat):
     """Trained pruning and clipping thresholds; rescale: keep the scale of the weights that are encoded.
 
-    learn: False keeps the first interval, [0, max |w|], and trains the weights alone.
+    learn: False keeps the first interval, [0, max |w|], and trains the weights alone; interval_rate: the factor on the
+    learning rate of c, d and gamma.
     """
 
     layout: ClassVar[str] = "uniform"
@@ -49,14 +52,22 @@ class QIL(WeightFormat):
     bits: int = 4
     rescale: bool = False
     learn: bool = True
+    interval_rate: float = 0.01
 
     def __post_init__(self) -> None:
         if not (isinstance(self.bits, int) and 2 <= self.bits <= 8):
             raise OptionError(f"QIL: bits must be 2 to 8; received {self.bits!r}.")
+        if not self.interval_rate > 0:
+            raise OptionError(
+                f"QIL: interval_rate must be positive; received {self.interval_rate!r}. "
+                "learn=False keeps the interval."
+            )
 
-    def all_fixed(self) -> set[str]:
-        interval = set() if self.learn else {"center", "half_width", "gamma"}
-        return super().all_fixed() | interval
+    def fixed(self) -> set[str]:
+        return super().fixed() | (set() if self.learn else set(INTERVAL))
+
+    def learning(self) -> dict[str, Learning]:
+        return dict.fromkeys(INTERVAL, Learning(rate=self.interval_rate, decay=False))
 
     @property
     def largest(self) -> int:

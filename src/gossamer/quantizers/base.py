@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import OptionError
+from ..formats.base import Learning
 from .grid import Grid
 
 STATES = ("observe", "quantize", "off")
@@ -54,6 +55,10 @@ class Quantizer(nn.Module):
     def quantize(self, x: Tensor) -> Tensor:
         """The rounded values, differentiable."""
         raise NotImplementedError
+
+    def learning(self) -> dict[str, Learning]:
+        """Parameters that do not learn as the weights of the network do: not at their rate, or without decay."""
+        return {}
 
     def grid(self) -> Grid:
         """The present grid, exactly as `quantize` uses it."""

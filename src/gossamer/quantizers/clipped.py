@@ -4,7 +4,7 @@
     dx_hat/dx = 1 where 0 <= x < a, else 0             dx_hat/da = 1 where x >= a, else 0
 
 a starts at `start`, or at the largest value observed where that is smaller: no value beyond a would ever move it.
-The paper decays a by L2 as strongly as the weights, which an optimizer's weight decay does.
+The paper decays a by L2 as strongly as the weights, so here, unlike a step or an interval, weight decay acts on it.
 Source: Choi et al., "PACT: Parameterized clipping activation for quantized neural networks", 2018, arXiv:1805.06085,
 section 3.
 """

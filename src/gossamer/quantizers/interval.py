@@ -23,6 +23,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..errors import OptionError
+from ..formats.base import Learning
 from .grid import TINY, Grid
 from .kept import Kept
 from .observers import MinMax
@@ -31,14 +33,23 @@ from .observers import MinMax
 class LearnedInterval(Kept):
     """QIL's activations: unsigned, after a ReLU; rescale: keep the scale of what is quantized.
 
-    learn: False keeps the first interval, [0, largest value observed].
+    learn: False keeps the first interval, [0, largest value observed]; interval_rate: the factor on the learning rate of
+    c and d, on which weight decay does not act (paper: 1/100).
     """
 
     unit: Tensor
 
-    def __init__(self, *, bits: int = 8, rescale: bool = False, learn: bool = True) -> None:
+    def __init__(
+        self, *, bits: int = 8, rescale: bool = False, learn: bool = True, interval_rate: float = 0.01
+    ) -> None:
         super().__init__(bits=bits)
+        if not interval_rate > 0:
+            raise OptionError(
+                f"LearnedInterval: interval_rate is {interval_rate}, expected a positive factor. learn=False keeps the "
+                "interval."
+            )
         self.rescale = rescale
+        self.interval_rate = interval_rate
         self.center = nn.Parameter(torch.tensor(0.5), requires_grad=learn)
         self.half_width = nn.Parameter(torch.tensor(0.5), requires_grad=learn)
         self.register_buffer("unit", torch.ones(()))
@@ -78,6 +89,9 @@ class LearnedInterval(Kept):
             gain, shift = self._gain_and_shift()
             hard = ((x * gain + shift) / step).round().clamp(0, self.largest) * step
         return hard + (soft - soft.detach())  # exactly `hard`, with the gradient of `soft`
+
+    def learning(self) -> dict[str, Learning]:
+        return dict.fromkeys(("center", "half_width"), Learning(rate=self.interval_rate, decay=False))
 
     def present_grid(self) -> Grid:
         with torch.no_grad():

@@ -6,7 +6,8 @@
 
 Qn = 0, Qp = 2^bits - 1 where no value is negative, else Qn = 2^(bits-1), Qp = 2^(bits-1) - 1. N: features of one
 sample. s starts at 2 mean|v| / sqrt(Qp) over all that was observed (the paper: over the first batch).
-What is trained may cross zero; its absolute value is the step, so a step is always positive.
+What is trained may cross zero; its absolute value is the step, so a step is always positive. Weight
+decay does not act on it.
 Source: Esser et al., "Learned step size quantization", ICLR 2020, arXiv:1902.08153, sections 2.1 and 2.2.
 """
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..formats.base import Learning
 from .grid import TINY, Grid
 from .kept import Kept
 from .observers import MinMax
@@ -61,6 +63,9 @@ class LearnedStep(Kept):
         step = positive(self.step, gain=1 / math.sqrt(features * high))
         ratio = (x / step).clamp(low, high)
         return (ratio + (ratio.round() - ratio).detach()) * step
+
+    def learning(self) -> dict[str, Learning]:
+        return {"step": Learning(decay=False)}
 
     def present_grid(self) -> Grid:
         return Grid(float(positive(self.step.detach())), 0, *self.limits)

@@ -18,6 +18,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from gossamer.errors import OptionError, nearest
 from gossamer.training.augment import find_augment
+from gossamer.training.groups import groups
 from gossamer.training.schedule import factor, find_schedule
 
 MakeOptimizer = Callable[[list[Any]], Optimizer]
@@ -103,6 +104,7 @@ class Options:
             raise OptionError(
                 "training: no parameter is left to train, expected one that requires a gradient."
             )
+        given = groups(model, given, self.lr)
         if not isinstance(self.optimizer, str):
             return self.optimizer(given)
         if self.optimizer == "sgd":
