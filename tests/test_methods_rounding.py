@@ -20,9 +20,10 @@ from gossamer.formats import Codebook, Sparse, Uniform
 from gossamer.methods.adaround import adaround
 from gossamer.methods.bias_correction import correct_biases
 from gossamer.methods.cross_layer_equalization import equalize
-from gossamer.methods.gptq import gptq, input_gram, output_error, round_columns
+from gossamer.methods.gptq import gptq, output_error, round_columns
 from gossamer.methods.layer_graph import layer_graph
 from gossamer.methods.layer_inputs import called, moments, sample, watch
+from gossamer.methods.reconstruction import gram
 from gossamer.methods.weight_grid import WeightGrid, write_
 from gossamer.models import load_model
 from gossamer.steps import Calibrate, Context
@@ -271,10 +272,11 @@ def test_gptq_with_inputs_that_are_not_correlated_rounds_to_nearest() -> None:
 def test_gptq_collects_the_gram_matrix_of_every_group_of_a_convolution() -> None:
     model = Mixed().eval()
 
-    found = input_gram(model, "grouped", batches(), positions=10**6)
+    found, mean = gram(model, "grouped", batches(), positions=10**6)
 
     x = sample(model, ["grouped"], batches(), positions=10**6)["grouped"].double()
     torch.testing.assert_close(found, x.transpose(1, 2) @ x / x.shape[1])
+    torch.testing.assert_close(mean, x.mean(1))
 
 
 def test_gptq_rounds_the_groups_of_a_convolution_each_for_itself() -> None:
@@ -316,7 +318,7 @@ def test_gptq_keeps_the_outputs_of_real_layers_better_than_rounding_to_nearest(a
     for report in reports:
         layer = report.name.removesuffix(".weight")
         grid = WeightGrid.of(quantized, report.name)
-        hessian = input_gram(quantized, layer, list(x.split(64)))
+        hessian, _ = gram(quantized, layer, list(x.split(64)))
         weight = model.get_submodule(layer).weight.detach()
         change = (weight - grid.latent).reshape(1, len(weight), -1).double()
         assert output_error(change, hessian) == pytest.approx(report.chosen, rel=1e-5)

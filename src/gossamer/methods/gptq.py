@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ..errors import OptionError, StepError, TrainingError
 from ..formats import Uniform
-from .layer_inputs import Batch, chunk, reconstructable, watch
+from .layer_inputs import Batch
 from .reconstruction import gram
 from .weight_grid import Rounding, WeightGrid, write_
 
@@ -55,7 +55,7 @@ def gptq(
             "and a positive damping."
         )
     grid = WeightGrid.of(model, name)
-    hessian = input_gram(model, name.rpartition(".")[0], batches, positions=positions, seed=seed)
+    hessian = gram(model, name.rpartition(".")[0], batches, positions=positions, seed=seed)[0]
     if not bool(hessian.isfinite().all()):
         raise TrainingError(
             f"{name}: the inputs of this layer are not finite on the calibration data. Repair the layers before it."
@@ -84,25 +84,6 @@ def gptq(
         output_error(weight - chosen * fitted, hessian),
         int((chosen.reshape(nearest.shape) != nearest).sum()),
     )
-
-
-def input_gram(
-    model: nn.Module, layer: str, batches: Iterable[Batch], *, positions: int = 64, seed: int = 0
-) -> Tensor:
-    """E x x^T of a layer's inputs, float64 [g, K, K], in the network as it is."""
-    module = reconstructable(model, layer)
-    totals: list[Tensor] = []
-    counts: list[int] = []
-
-    def add(_: str, x: Tensor, y: Tensor) -> None:
-        # the layer alone is run on its own inputs, which shows gram all it wants
-        parts = torch.split(x, chunk(module, x, y))
-        part = gram(module, module, parts, positions=positions, seed=seed + len(counts))[0] * len(x)
-        totals[:] = [part + totals[0] if totals else part]
-        counts.append(len(x))
-
-    watch(model, [layer], batches, add)
-    return totals[0] / sum(counts)
 
 
 def output_error(change: Tensor, hessian: Tensor) -> float:

@@ -25,11 +25,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import FormatError, OptionError, StepError, nearest
-from .reconstruction import _columns, supported
+from . import patches
 
 Batch = Tensor | tuple[Tensor, ...]
 See = Callable[[str, Tensor, Tensor], None]
-UNFOLDED = 2**24  # numbers held while convolutions are unfolded: 64 MB of float32
 
 
 class _Enough(Exception):
@@ -104,9 +103,9 @@ def sample(
     found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
 
     def keep(layer: str, x: Tensor, y: Tensor) -> None:
-        for part in torch.split(x, chunk(modules[layer], x, y)):
-            columns = _columns(modules[layer], part, positions, generators[layer])
-            found[layer].append(columns.transpose(1, 2).float().contiguous())
+        for part in torch.split(x, patches.chunk(modules[layer], x, y)):
+            at = patches.places(y, positions, generators[layer])
+            found[layer].append(patches.inputs(modules[layer], part, at).float().contiguous())
 
     watch(model, layers, batches, keep)
     return {layer: torch.cat(found.pop(layer), dim=1) for layer in layers}
@@ -164,20 +163,12 @@ def submodule(model: nn.Module, layer: str) -> nn.Module:
 def reconstructable(model: nn.Module, layer: str) -> nn.Module:
     """The module at the path `layer`, if its inputs can be unfolded."""
     module = submodule(model, layer)
-    if not supported(module):
+    if not patches.supported(module):
         raise FormatError(
             f"{layer}: {type(module).__name__} cannot be reconstructed; expected Linear, or Conv2d with zero padding "
             "given in numbers. Skip this layer."
         )
     return module
-
-
-def chunk(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """How many samples to unfold at once."""
-    if not isinstance(module, nn.Conv2d):
-        return len(x)
-    per_sample = x.shape[1] * module.kernel_size[0] * module.kernel_size[1] * y.shape[2] * y.shape[3]
-    return max(1, UNFOLDED // per_sample)
 
 
 def _tuple(batch: Batch) -> tuple[Tensor, ...]:

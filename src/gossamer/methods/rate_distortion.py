@@ -25,7 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .reconstruction import gram, supported
+from .patches import supported
+from .reconstruction import gram
 
 SLOPE = math.log(2) / 6
 
@@ -89,7 +90,8 @@ def quantize_layer(
     """
     if not supported(module):
         return (target / step).round() * step, None
-    hessians, means = gram(model, module, batches)
+    layer = next(path for path, other in model.named_modules() if other is module)
+    hessians, means = gram(model, layer, batches)
     groups, rows = hessians.shape[0], target.shape[0] // hessians.shape[0]
     flat = target.detach().reshape(groups, rows, -1).double()
     quantized = torch.stack([_feedback(w, h, step, slope) for w, h in zip(flat, hessians, strict=True)])
