@@ -40,6 +40,29 @@ def integers(codes: np.ndarray, width: int, offset: int = 0, high: np.ndarray | 
     return Stored("integers", codes.shape, fields, options={"offset": offset})
 
 
+def binary_sample() -> tuple[Artifact, dict[str, np.ndarray]]:
+    """Signs with one scale, with a scale per row, and sums of three bases."""
+    rng = np.random.default_rng(9)
+    made, arrays = [], {}
+    for name, shape, bases, scales in (
+        ("one", (4, 5), 1, 1),
+        ("rows", (6, 3, 3, 3), 1, 6),
+        ("bases", (5, 7), 3, 3),
+        ("bases.rows", (5, 7), 3, 15),
+    ):
+        signs = rng.integers(0, 2, (bases, *shape)).astype(np.uint8)
+        scale = rng.normal(size=scales).astype(np.float32)
+        fields = {"signs": Ints(signs, 1), "scale": Floats(scale)}
+        stored = Stored("binary", shape, fields, options={"bases": bases} if bases > 1 else {})
+        made.append(Tensor(name, name, stored))
+        spread = scale.reshape(bases, -1, *([1] * (len(shape) - 1)))
+        total = np.zeros(shape, np.float32)
+        for m in range(bases):
+            total = total + (1 - 2 * signs[m].astype(np.float32)) * spread[m]
+        arrays[name] = total
+    return Artifact(b"binary", tuple(made)), arrays
+
+
 def integer_sample() -> tuple[Artifact, dict[str, np.ndarray]]:
     """An artifact whose initialisers are integers, and the arrays that they must hold."""
     rng = np.random.default_rng(8)

@@ -71,7 +71,7 @@ def test_the_same_artifact_gives_the_same_bytes():
     assert to_bytes(sample()[0]) == to_bytes(sample()[0])
 
 
-@pytest.mark.parametrize("name", ["every-layout", "integers", "nothing"])
+@pytest.mark.parametrize("name", ["binary", "every-layout", "integers", "nothing"])
 def test_a_golden_file_is_read_as_the_day_it_was_written(name):
     expected = np.load(GOLDEN / f"{name}.npz")
 

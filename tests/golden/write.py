@@ -14,13 +14,14 @@ import numpy as np
 FOLDER = Path(__file__).parent
 sys.path.insert(0, str(FOLDER.parent))
 
-from artifact_samples import integer_sample, sample  # noqa: E402  # lies beside the tests
+from artifact_samples import binary_sample, integer_sample, sample  # noqa: E402  # lies beside the tests
 from gossamer.artifact import Artifact, write  # noqa: E402
 
 
 def main() -> None:
     samples = {
         "every-layout": sample(),
+        "binary": binary_sample(),
         "integers": integer_sample(),
         "nothing": (Artifact(b""), {}),
     }

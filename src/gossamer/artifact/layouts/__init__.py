@@ -18,13 +18,14 @@ import numpy as np
 from ...errors import HeaderError, nearest
 from ..outline import Outline
 from ..stored import Stored
+from . import binary as binary
 from . import codebook as codebook
 from . import dense as dense
 from . import integers as integers
 from . import sparse as sparse
 from . import uniform as uniform
 
-__all__ = ["codebook", "dense", "integers", "sparse", "uniform"]
+__all__ = ["binary", "codebook", "dense", "integers", "sparse", "uniform"]
 
 
 def find(tag: str, place: str) -> ModuleType:
