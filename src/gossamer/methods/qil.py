@@ -7,9 +7,11 @@
 Rounding is straight-through. With p = gamma t^(gamma - 1) / 2d inside the interval, and all zero outside:
 dw_hat/dw = u p,  dw_hat/dc = -u p sign(w),  dw_hat/dd = -u p (|w| - c) / d sign(w),  dw_hat/dgamma = u t^gamma ln t sign(w).
 
-The interval starts at [0, max|w|] with gamma = 1; d is kept above |c| / 100 and gamma above 0.01. The paper has u = 1, so
-that weights reach from -1 to 1 and what follows (a batch norm) must be trained to it; rescale=True fixes u to the first
-c + d, which fits a network already trained. The paper goes from 5 to 4, 3 and 2 bits, each from the parts of the last:
+The interval starts at [0, max|w|] with gamma = 1; d is kept above |c| / 100 and gamma above 0.01. Of 2 bits that interval
+prunes nearly everything (98 % of ResNet-20), so that norms divide by almost nothing and gradients explode; fit="mse" starts
+at [0, e] with the e of the least squared error instead. The paper has u = 1, so that weights reach from -1 to 1 and what
+follows (a batch norm) must be trained to it; rescale=True fixes u to the first c + d, which fits a network already trained.
+The paper goes from 5 to 4, 3 and 2 bits, each from the parts of the last:
 `attach(module, "weight", QIL(bits=3), parts_of(model, name))`. c, d and gamma are not decayed, and their learning rate is
 1/100 of the weights' (`interval_rate`), as in the paper.
 Stored: integers -q..q times u / q; pruned weights are exactly zero. Activations: quantizers.LearnedInterval.
@@ -28,9 +30,9 @@ from torch import Tensor
 from ..artifact.stored import Stored
 from ..errors import OptionError
 from ..formats.base import Learning, Parts, WeightFormat, check_finite
-from ..formats.uniform import on_grid
+from ..formats.uniform import Uniform, on_grid
 from ..quantizers.grid import TINY
-from ..quantizers.interval import wide_enough
+from ..quantizers.interval import FITS, wide_enough
 
 INTERVAL = ("center", "half_width", "gamma")
 SMALLEST_T = 1e-6  # ln t and t^(gamma - 1) stay finite
@@ -41,8 +43,8 @@ SMALLEST_GAMMA = 1e-2
 class QIL(WeightFormat):
     """Trained pruning and clipping thresholds; rescale: keep the scale of the weights that are encoded.
 
-    learn: False keeps the first interval, [0, max |w|], and trains the weights alone; interval_rate: the factor on the
-    learning rate of c, d and gamma.
+    fit: where the interval starts to end, "max" or "mse"; learn: False keeps it and trains the weights alone;
+    interval_rate: the factor on the learning rate of c, d and gamma.
     """
 
     layout: ClassVar[str] = "uniform"
@@ -51,12 +53,15 @@ class QIL(WeightFormat):
 
     bits: int = 4
     rescale: bool = False
+    fit: str = "max"
     learn: bool = True
     interval_rate: float = 0.01
 
     def __post_init__(self) -> None:
         if not (isinstance(self.bits, int) and 2 <= self.bits <= 8):
             raise OptionError(f"QIL: bits must be 2 to 8; received {self.bits!r}.")
+        if self.fit not in FITS:
+            raise OptionError(f"QIL: fit is one of {', '.join(FITS)}; received {self.fit!r}.")
         if not self.interval_rate > 0:
             raise OptionError(
                 f"QIL: interval_rate must be positive; received {self.interval_rate!r}. "
@@ -78,7 +83,7 @@ class QIL(WeightFormat):
     def encode(self, dense: Tensor) -> Parts:
         check_finite(dense, "QIL")
         dense = dense.detach().float().clone()
-        end = dense.abs().amax().reshape(1).clamp_min(2 * TINY) if dense.numel() else dense.new_ones(1)
+        end = self._end(dense).clamp_min(2 * TINY) if dense.numel() else dense.new_ones(1)
         scale = end.clone() if self.rescale else torch.ones_like(end)
         return dense, end / 2, end / 2, torch.ones_like(end), scale
 
@@ -88,6 +93,13 @@ class QIL(WeightFormat):
 
     def store(self, *parts: Tensor) -> Stored:
         return on_grid(self._ratio(*parts).round().int(), parts[4] / self.largest)
+
+    def _end(self, dense: Tensor) -> Tensor:
+        """Where the first interval ends; float [1]."""
+        if self.fit == "max":
+            return dense.abs().amax().reshape(1)
+        uniform = Uniform(bits=self.bits, fit="mse")  # its grid is that of the interval [0, largest step]
+        return uniform.scale(*uniform.encode(dense)) * self.largest
 
     def _ratio(self, *parts: Tensor) -> Tensor:
         """sign(w) t^gamma q, the code before rounding."""

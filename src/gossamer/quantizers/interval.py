@@ -3,9 +3,10 @@
     t = clip((x - c + d) / (2 d), 0, 1)        x_hat = u round(t q) / q,  q = 2^bits - 1
     dx_hat/dx = u / 2d,  dx_hat/dc = -u / 2d,  dx_hat/dd = -u (x - c) / 2d^2 inside the interval, 0 outside
 
-c (center) and d (half width) start with the interval [0, largest value observed]; d is kept above |c| / 100. In the
-paper u = 1: the result is t itself, and what follows must be trained to that scale. rescale=True fixes u to the
-first end of the interval, c + d: while c = d nothing but rounding happens, which fits a network already trained.
+c (center) and d (half width) start with the interval [0, largest value observed], or with fit="mse" at the [0, e] of the
+least squared error, which few bits need; d is kept above |c| / 100. In the paper u = 1: the result is t itself, and what
+follows must be trained to that scale. rescale=True fixes u to the first end of the interval, c + d: while c = d nothing but
+rounding and clipping happens, which fits a network already trained.
 
 Export. x_hat is not an affine grid of x, since x = 0 stands at t = (d - c) / 2d, mostly no multiple of 1 / q. It is
 exactly one of the mapped value
@@ -27,47 +28,58 @@ from ..errors import OptionError
 from ..formats.base import Learning
 from .grid import TINY, Grid
 from .kept import Kept
-from .observers import MinMax
+from .observers import MeanSquare, MinMax, Observer
+
+FITS: dict[str, type[Observer]] = {"max": MinMax, "mse": MeanSquare}
 
 
 class LearnedInterval(Kept):
     """QIL's activations: unsigned, after a ReLU; rescale: keep the scale of what is quantized.
 
-    learn: False keeps the first interval, [0, largest value observed]; interval_rate: the factor on the learning rate of
-    c and d, on which weight decay does not act (paper: 1/100).
+    fit: where the interval starts to end, "max" or "mse"; learn: False keeps it; interval_rate: the factor on the learning
+    rate of c and d, on which weight decay does not act (paper: 1/100).
     """
 
     unit: Tensor
 
     def __init__(
-        self, *, bits: int = 8, rescale: bool = False, learn: bool = True, interval_rate: float = 0.01
+        self,
+        *,
+        bits: int = 8,
+        rescale: bool = False,
+        fit: str = "max",
+        learn: bool = True,
+        interval_rate: float = 0.01,
     ) -> None:
         super().__init__(bits=bits)
+        if fit not in FITS:
+            raise OptionError(f"LearnedInterval: fit is {fit!r}, expected one of {', '.join(FITS)}.")
         if not interval_rate > 0:
             raise OptionError(
                 f"LearnedInterval: interval_rate is {interval_rate}, expected a positive factor. learn=False keeps the "
                 "interval."
             )
         self.rescale = rescale
+        self.fit = fit
         self.interval_rate = interval_rate
         self.center = nn.Parameter(torch.tensor(0.5), requires_grad=learn)
         self.half_width = nn.Parameter(torch.tensor(0.5), requires_grad=learn)
         self.register_buffer("unit", torch.ones(()))
-        self._ends = MinMax()
+        self._ends = FITS[fit]()
         self._mapping = (1.0, 0.0)
 
     def observe(self, x: Tensor) -> None:
         self._ends.observe(x)
 
     def settle(self) -> None:
-        low, high = self._ends.range()
+        low, high = self._ends.range(bits=self.bits)
         self.refuse_negative(low)
         end = high if high > 2 * TINY else 1.0
         with torch.no_grad():
             self.center.fill_(end / 2)
             self.half_width.fill_(end / 2)
             self.unit.fill_(end if self.rescale else 1.0)
-        self._ends = MinMax()
+        self._ends = FITS[self.fit]()
         self.begin()
 
     def forward(self, x: Tensor) -> Tensor:
