@@ -53,7 +53,8 @@ class Attached(nn.Module):
 
     def forward(self, *floats: Tensor) -> Tensor:
         with torch._C.DisableTorchFunction():  # who follows the calls of a network sees its own, not these
-            return self.format.decode(*self.merge(*floats))
+            decode = self.format.decode_training if self.training else self.format.decode
+            return decode(*self.merge(*floats))
 
 
 def attach(module: nn.Module, name: str, format: WeightFormat, parts: Parts | None = None) -> None:

@@ -41,6 +41,7 @@ class WeightFormat:
     layout: ClassVar[str]
     own_parts: ClassVar[tuple[str, ...]]
     fixed_parts: ClassVar[tuple[str, ...]] = ()  # own floating parts that are not trained
+    int8_bits: ClassVar[int] = 8  # the most bits whose codes an integer of 8 bits holds
 
     def encode(self, dense: Tensor) -> Parts:
         """The parts that represent `dense` (any shape) as well as this format can."""
@@ -49,6 +50,10 @@ class WeightFormat:
     def decode(self, *parts: Tensor) -> Tensor:
         """The dense weight, differentiable in every trained part."""
         raise NotImplementedError
+
+    def decode_training(self, *parts: Tensor) -> Tensor:
+        """The weight while the module trains; another than `decode` gives only for formats that draw it at random."""
+        return self.decode(*parts)
 
     def store(self, *parts: Tensor) -> Stored:
         """The fields a file keeps; rebuilding them gives `decode(*parts)` bit for bit."""
@@ -86,6 +91,10 @@ class WeightFormat:
 
     def learning(self) -> dict[str, Learning]:
         """Own trained parts that are not weights, and how they learn; all others learn as weights do."""
+        return {}
+
+    def limits(self, *parts: Tensor) -> dict[str, float]:
+        """{own trained part: the magnitude it is clipped to after each optimizer step} (training.ClipLatent)."""
         return {}
 
     def trained(self, *parts: Tensor) -> tuple[bool, ...]:

@@ -8,8 +8,8 @@
           "tensor"   a = mean |latent|, one
           "channel"  a[o] = mean_i |latent[o, i]|: the least squares fit XNOR-Net
 
-A mean follows the latent weights in training and carries gradient. `limit` is where an optimizer should clip the latent
-weights (training.ClipLatent): beyond it a weight would hardly ever flip.
+A mean follows the latent weights in training and carries gradient. `limits` is where the latent weights are clipped
+after each step (training.ClipLatent): beyond it a weight would hardly ever flip.
 Stored: 1 bit per weight and a float32 per scale.
 Error:  scale "channel": |w - w_hat|^2 = |w|^2 - |w|_1^2 / n per channel, the least of any a and any signs.
 Source: Rastegari et al., "XNOR-Net", ECCV 2016, arXiv:1603.05279, section 3.1; Courbariaux et al., NIPS 2015,
@@ -73,9 +73,8 @@ class Binary(WeightFormat):
             return latent.abs().mean().reshape(1)
         return latent.new_tensor([1.0 if self.scale == "none" else glorot(latent.shape)])
 
-    def limit(self, latent: Tensor) -> float:
-        """Latent weights are kept within plus or minus this."""
-        return glorot(latent.shape) if self.scale == "glorot" else 1.0
+    def limits(self, *parts: Tensor) -> dict[str, float]:
+        return {"latent": glorot(parts[0].shape) if self.scale == "glorot" else 1.0}
 
     def store(self, *parts: Tensor) -> Stored:
         (latent,) = (part.detach().cpu() for part in parts)
