@@ -163,6 +163,40 @@ def test_training_with_rounding_gives_a_network_that_packs(trained, data, tmp_pa
     assert agree.mean() >= 0.9
 
 
+@pytest.mark.parametrize(
+    ("weights", "activations", "options"),
+    [
+        ("DoReFa", "PACT", {"rescale": True}),
+        ("QIL", "DoReFa", {"rescale": True, "fit": "mse"}),
+        ("LSQ", "LSQ", {}),
+    ],
+)
+def test_methods_are_named_as_their_papers_name_them_and_run_on_integers(
+    trained, data, weights, activations, options, tmp_path
+):
+    step = gs.QuantizeAware(
+        bits=4,
+        weights=weights,
+        activations=activations,
+        weight_options=options,
+        activation_options={"reach": None} if activations == "DoReFa" else {},
+        epochs=1,
+        lr=1e-3,
+        batch_size=32,
+        samples=32,
+        weight_decay=1e-4,
+    )
+
+    gs.apply(trained, [step, gs.FreezeNorms()], data)
+    packed = gs.pack(trained, tmp_path / "m.goss", data.batch(2))
+
+    assert packed.notes == ()  # a layer that had to run in floats would be named here
+    assert activations in {quantizer.method for quantizer in quantizers.quantizers(trained).values()}
+    x = data.batch(32)
+    agree = trained(torch.from_numpy(x)).argmax(1).numpy() == gs.open(packed.path)(x).argmax(1)
+    assert agree.mean() >= 0.9
+
+
 def test_a_second_training_with_fewer_bits_goes_on_from_the_first(trained, data):
     first = gs.QuantizeAware(bits=5, epochs=1, lr=1e-4, batch_size=64, samples=32)
     second = dataclasses.replace(first, bits=3)
@@ -198,6 +232,7 @@ def test_protect_makes_layers_float_until_the_loss_is_small(trained, data):
         (lambda: gs.QuantizeAware(weights="LSD"), "Did you mean 'LSQ'"),
         (lambda: gs.QuantizeAware(activations="LearntStep"), "LearnedStep"),
         (lambda: gs.QuantizeAware(weight_options={"bitts": 2}), "no option 'bitts'"),
+        (lambda: gs.QuantizeAware(weights="DoReFa"), "do not fit int8.*bits: 7, or weights: LSQ"),
         (lambda: gs.Protect(max_drop=-1), "at least 0"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -95,9 +96,16 @@ def test_groups_that_are_given_stay_as_they_are() -> None:
     assert [group.get("weight_decay") for group in made[1:]] == [None, 0.0]
 
 
-def test_one_step_of_descent_equals_the_formula() -> None:
-    """Plain descent: a part moves by -rate lr gradient, and a weight by -lr decay w besides."""
-    model = network(methods.QIL(bits=3, rescale=True), LearnedInterval(bits=3, rescale=True))
+@pytest.mark.parametrize(
+    ("make", "decayed"),
+    [(lambda: LearnedInterval(bits=3, rescale=True), False), (lambda: Clipped(bits=3), True)],
+    ids=["QIL", "PACT"],
+)
+def test_one_step_of_descent_equals_the_formula(
+    make: Callable[[], quantizers.Quantizer], decayed: bool
+) -> None:
+    """A part of an interval moves by -rate lr gradient; a weight, and the clip of PACT, by -lr (gradient + decay w)."""
+    model = network(methods.QIL(bits=3, rescale=True), make())
     before = copy.deepcopy(model)
     gradients: dict[str, torch.Tensor] = {}
 
@@ -105,19 +113,11 @@ def test_one_step_of_descent_equals_the_formula() -> None:
         def on_step_end(self, model, optimizer):
             gradients.update({name: p.grad.clone() for name, p in model.named_parameters()})
 
-    fit(
-        model,
-        data(),
-        epochs=1,
-        lr=0.1,
-        momentum=0,
-        weight_decay=0.05,
-        batch_size=8,
-        max_batches=1,
-        callbacks=[Watch()],
-    )
+    options = {"momentum": 0, "weight_decay": 0.05, "batch_size": 8, "max_batches": 1}
+    fit(model, data(), epochs=1, lr=0.1, **options, callbacks=[Watch()])
 
     old = dict(before.named_parameters())
+    assert decayed == ("3.reach" in old)
     for name, parameter in model.named_parameters():
         interval = name.rpartition(".")[2] in ("center", "half_width", "original1", "original2", "original3")
         step = 0.001 * gradients[name] if interval else 0.1 * (gradients[name] + 0.05 * old[name])

@@ -5,7 +5,8 @@
     latent w: float [*shape], trained      scale u: float [1], fixed
 
 Rounding is straight-through; of one bit the gradient passes unchanged (equation 7). The values are the odd multiples
--n, -n + 2, ..., n of u / n: zero is none of them, so nothing is pruned by it, and for 8 bits they do not fit int8.
+-n, -n + 2, ..., n of u / n: zero is none of them, so nothing is pruned by it; those of 8 bits, up to 255, do not fit
+int8, and such a layer runs in floats.
 The paper has u = 1 and trains from the start with it, before a batch norm; rescale=True fixes u to the first
 max|tanh(w)|, with which w_hat is close to w, as a network already trained needs it.
 Stored: odd integers times u / n, on layout `uniform`. Activations: quantizers.DoReFaActivation.
@@ -34,6 +35,7 @@ class DoReFa(WeightFormat):
     layout: ClassVar[str] = "uniform"
     own_parts: ClassVar[tuple[str, ...]] = ("latent", "scale")
     fixed_parts: ClassVar[tuple[str, ...]] = ("scale",)
+    int8_bits: ClassVar[int] = 7
 
     bits: int = 4
     rescale: bool = False

@@ -9,6 +9,8 @@ Subclasses say how the grid comes about: `Affine` from a calibrated range, the l
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,8 @@ STATES = ("observe", "quantize", "off")
 
 class Quantizer(nn.Module):
     """Base of every activation quantizer; `bits` 2 to 8, `signed` integers or not."""
+
+    method: ClassVar[str] = ""  # what the field calls it: the method whose activations these are
 
     def __init__(self, *, bits: int = 8, signed: bool = False) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ section 3.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,8 @@ from .observers import MinMax
 
 class Clipped(Kept):
     """PACT: unsigned, after a ReLU (or in its place); start: the first a, unless all values are smaller."""
+
+    method: ClassVar[str] = "PACT"
 
     def __init__(self, *, bits: int = 8, start: float = 6.0) -> None:
         super().__init__(bits=bits)

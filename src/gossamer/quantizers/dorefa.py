@@ -10,6 +10,8 @@ Source: Zhou et al., "DoReFa-Net", 2016, arXiv:1606.06160, equations 5 and 11.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from .observers import MinMax
 class DoReFaActivation(Kept):
     """DoReFa-Net's activations; reach: a, or None to take the largest value observed."""
 
+    method: ClassVar[str] = "DoReFa"
     bound: Tensor
 
     def __init__(self, *, bits: int = 8, reach: float | None = 1.0) -> None:

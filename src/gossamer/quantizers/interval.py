@@ -21,6 +21,8 @@ Source: Jung et al., "Learning to quantize deep networks by optimizing quantizat
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -40,6 +42,7 @@ class LearnedInterval(Kept):
     rate of c and d, on which weight decay does not act (paper: 1/100).
     """
 
+    method: ClassVar[str] = "QIL"
     unit: Tensor
 
     def __init__(

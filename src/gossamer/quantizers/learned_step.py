@@ -14,6 +14,7 @@ Source: Esser et al., "Learned step size quantization", ICLR 2020, arXiv:1902.08
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +28,8 @@ from .observers import MinMax
 
 class LearnedStep(Kept):
     """LSQ for activations; signed: True, False, or None to decide by what is observed."""
+
+    method: ClassVar[str] = "LSQ"
 
     def __init__(self, *, bits: int = 8, signed: bool | None = None) -> None:
         super().__init__(bits=bits, signed=bool(signed))

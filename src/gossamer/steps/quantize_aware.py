@@ -1,9 +1,11 @@
 """QuantizeAware: train the network while its weights and activations are rounded.
 
-Weights get a trained format (LSQ, QIL, DoReFa: `methods`), activations a trained quantizer (LearnedStep, LearnedInterval,
-Clipped, DoReFaActivation: `quantizers`), both started from the present network and a few batches. Tensors that only
-additions read, and those of the first and the last layer, keep `edges` bits: they are few, and much depends on them. Batch
-norms keep training; `FreezeNorms` folds them afterwards into the grids, exactly.
+Weights get a trained format (LSQ, QIL, DoReFa: `methods`), activations a trained quantizer (LSQ, QIL, PACT, DoReFa, or the
+name of their class: `quantizers`), both started from the present network and a few batches. Tensors that only additions
+read, and those of the first and the last layer, keep `edges` bits: they are few, and much depends on them. DoReFa's weights
+have 7 at most, since int8 does not hold the 256 values that its 8 bits stand for. Batch norms keep training; `FreezeNorms`
+folds them afterwards into the grids, exactly. Weight decay acts on weights and on the clips of PACT, as its paper has it,
+but not on steps and intervals.
 
 A second QuantizeAware with fewer bits goes on from the first one's weights (progressive quantization).
 Sources: the files of the methods; QIL, arXiv:1808.05779, section 3.3 (progressive, first and last layer).
@@ -56,7 +58,12 @@ class QuantizeAware(Finetune):
         for name in ("bits", "edges"):
             if not (isinstance(getattr(self, name), int) and 2 <= getattr(self, name) <= 8):
                 raise OptionError(f"QuantizeAware: {name} is {getattr(self, name)!r}, expected 2 to 8.")
-        self._weight_format(self.bits)
+        most = self._weight_format(self.bits).int8_bits
+        if self.bits > most:
+            raise OptionError(
+                f"QuantizeAware: weights {self.weights} of {self.bits} bits do not fit int8, and the layers would run in "
+                f"floats. Use bits: {most}, or weights: LSQ."
+            )
         self._quantizer(self.activation_bits or self.bits)
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
@@ -69,8 +76,9 @@ class QuantizeAware(Finetune):
         if not names:
             raise StepError("QuantizeAware found no convolution or linear layer to round.")
         first, last = names[0], names[-1]
+        edges = min(self.edges, self._weight_format(self.bits).int8_bits)
         for name in names:
-            self._round(model, name, self.edges if name in (first, last) else self.bits)
+            self._round(model, name, edges if name in (first, last) else self.bits)
         edit = described(placement, self._choice(placement, last.removesuffix(".weight")))
         attach(model, edit)
         context.edits.append(edit)
@@ -83,14 +91,15 @@ class QuantizeAware(Finetune):
     def _choice(self, placement: Placement, last: str) -> dict[str, tuple[str, dict[str, Any]]]:
         """The quantizer of each place: the chosen one where a product reads it, else one of `edges` bits."""
         chosen: dict[str, tuple[str, dict[str, Any]]] = {}
+        bits = self.activation_bits or self.bits
+        kind = type(self._quantizer(bits)).__name__
         for place in placement.places:
             if (
                 _reads(place)
                 and place.kind != "input"
                 and not any(feed.endswith(f" {last}") for feed in place.feeds)
             ):
-                bits = self.activation_bits or self.bits
-                chosen[place.name] = (self.activations, {"bits": bits, **self.activation_options})
+                chosen[place.name] = (kind, {"bits": bits, **self.activation_options})
             else:
                 chosen[place.name] = (JOINED, {"bits": self.edges, "signed": None})
         for name, (kind, options) in chosen.items():
@@ -139,6 +148,7 @@ class QuantizeAware(Finetune):
             and issubclass(value, Quantizer)
             and value is not Quantizer
         }
+        known |= {kind.method: kind for kind in known.values() if kind.method}
         if self.activations not in known:
             hint = nearest(self.activations, known)
             raise OptionError(f"QuantizeAware: unknown activations {self.activations!r}. {hint}")
