@@ -1,0 +1,131 @@
+"""Attributes: the numbers in modules that say how wide a layer is, and what they become after a cut.
+
+    layers of torch   in_channels, out_features, groups, num_features, normalized_shape, ... follow from the new weights
+    own modules       a number may be in the code of the network (heads, split sizes). A candidate is an integer of a
+                      module whose code made a call, equal to the old size of an axis of that call which shrinks;
+                      surgery tries candidates and keeps what makes the cut network compute the right thing
+
+Only attributes of modules themselves are candidates, never those of a configuration that modules share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from .flow import Site
+from .plan import Sizes
+
+Shapes = Mapping[str, tuple[list[int], list[int]]]  # {name: (old shape, new shape)}
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One candidate: `kind` is the class and the attribute, alike for all modules of a class."""
+
+    path: str
+    attribute: str
+    value: int | tuple[int, ...]
+    kind: tuple[str, str]
+
+
+def of_layers(model: nn.Module, shapes: Shapes) -> dict[str, dict[str, Sizes]]:
+    """New numbers of the layers of torch whose weights shrink."""
+    changed: dict[str, dict[str, Sizes]] = {}
+    for path, module in model.named_modules():
+        old = {name: shapes[_join(path, name)][0] for name in _own(module) if _join(path, name) in shapes}
+        new = {name: shapes[_join(path, name)][1] for name in old}
+        values = _layer(module, old, new)
+        values = {name: value for name, value in values.items() if _differs(getattr(module, name), value)}
+        if values:
+            changed[path] = values
+    return changed
+
+
+def candidates(model: nn.Module, sites: Iterable[Site], gone: Tensor, shapes: Shapes) -> list[Edit]:
+    """Numbers of modules that may have to change. gone: bool [labels]."""
+    found: dict[tuple[str, str], set[int | tuple[int, ...]]] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    counts: dict[tuple[tuple[str, ...], int, int], None] = {}
+    for site in sites:
+        old, new = len(site.rows), int((~gone[site.rows]).any(1).sum())
+        if new < old:
+            counts.setdefault((site.modules, old, new))
+    for name, (before, after) in shapes.items():
+        own = (name.rpartition(".")[0],)
+        for old, new in zip(before, after, strict=True):
+            if new < old:
+                counts.setdefault((own, old, new))
+    for stack, old, new in counts:
+        for path in reversed(stack):
+            hits = _holding(modules[path], old, new) if path in modules else {}
+            for attribute, value in hits.items():
+                found.setdefault((path, attribute), set()).add(value)
+            if hits:
+                break
+    return [
+        Edit(path, attribute, next(iter(values)), (type(modules[path]).__qualname__, attribute))
+        for (path, attribute), values in found.items()
+        if len(values) == 1
+    ]
+
+
+def _holding(module: nn.Module, old: int, new: int) -> dict[str, int | tuple[int, ...]]:
+    """The attributes of a module that hold the old number, with the new one in its place."""
+    if isinstance(module, _KNOWN):
+        return {}
+    hits: dict[str, int | tuple[int, ...]] = {}
+    for name, value in vars(module).items():
+        if name.startswith("_"):
+            continue
+        if type(value) is int and value == old:
+            hits[name] = new
+        elif (
+            isinstance(value, (list, tuple)) and value and all(type(n) is int for n in value) and old in value
+        ):
+            hits[name] = tuple(new if n == old else n for n in value)
+    return hits
+
+
+_KNOWN = (_ConvNd, nn.Linear, _NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, nn.Embedding, nn.PReLU)
+
+
+def _layer(module: nn.Module, old: Mapping[str, list[int]], new: Mapping[str, list[int]]) -> dict[str, Sizes]:
+    shape = new.get("weight") or next(iter(new.values()), None)
+    if shape is None:
+        return {}
+    if isinstance(module, _ConvNd) and "weight" in new:
+        groups = module.groups * shape[0] // old["weight"][0] if module.groups > 1 else 1
+        rows, columns = ("in_channels", "out_channels")[:: 1 if isinstance(module, _ConvTransposeNd) else -1]
+        wide = shape[1] * groups
+        return {rows: shape[0], columns: wide, "groups": groups}
+    if isinstance(module, nn.Linear) and "weight" in new:
+        return {"out_features": shape[0], "in_features": shape[1]}
+    if isinstance(module, _NormBase):
+        return {"num_features": shape[0]}
+    if isinstance(module, nn.GroupNorm):
+        before = next(iter(old.values()))[0]
+        return {"num_channels": shape[0], "num_groups": module.num_groups * shape[0] // before}
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+        return {"normalized_shape": list(shape)}
+    if isinstance(module, nn.Embedding):
+        return {"num_embeddings": shape[0], "embedding_dim": shape[1]}
+    if isinstance(module, nn.PReLU):
+        return {"num_parameters": shape[0]}
+    return {}
+
+
+def _own(module: nn.Module) -> list[str]:
+    return [*module._parameters, *module._buffers]
+
+
+def _differs(old: object, new: Sizes) -> bool:
+    return (list(old) if isinstance(old, (list, tuple)) else old) != new
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

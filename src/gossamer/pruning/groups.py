@@ -1,0 +1,304 @@
+"""Groups: which channels of a network can only go together, found by carrying a label per channel through its graph.
+
+    1. every dimension of every weight gets fresh labels; the graph is walked once in the order it runs, and each operator
+       moves, ties or stops labels (operators/)
+    2. where an axis was split (heads x dims, parts x channels), what remains must be a full grid again: classes that are
+       neither whole rows nor whole columns are tied column by column, until nothing changes
+    3. classes of labels are units; units that share the output axis of a layer are one group, named after that layer
+
+No rule joins two operators, so flatten -> linear, channel shuffle, fused q/k/v or a shared module need none of their own.
+Linear in the size of the graph. Raises: ModelError when the model cannot be traced, or the time is over.
+Source: the groups are those of Fang et al., "DepGraph", CVPR 2023, arXiv:2301.12900, section 3; labels instead of a
+dependency matrix are our choice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import ModelError
+from .flow import Flow, Site, Value, axes, squeezed
+from .group import OUT, WITH, Group, Member, Wall
+from .labels import MADE, STAYS, Labels
+from .operators import RULES, Call
+from .operators.elements import pointwise
+from .trace import Trace, operator, owner, trace
+
+
+@dataclass(frozen=True)
+class Groups(Sequence[Group]):
+    """Groups with at least one removable unit, in the order in which their first layers run, and the walls."""
+
+    groups: tuple[Group, ...]
+    walls: tuple[Wall, ...]
+    example: Any
+    aliases: dict[str, str]
+    sites: tuple[Site, ...]
+    units: Tensor  # int64 [labels, 2]: group and unit of each label, -1 for none
+    exact: bool  # False where a normalization over cut channels was allowed
+
+    def __getitem__(self, at: Any) -> Any:
+        return self.named(at) if isinstance(at, str) else self.groups[at]
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def named(self, name: str) -> Group:
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+
+def find_groups(
+    model: nn.Module, example: Any, *, through_norms: bool = False, seconds: float = 60.0
+) -> Groups:
+    """The groups of `model`, traced on `example` (a tensor, a tuple of arguments, or a dict of keyword arguments).
+
+    through_norms: layer norms and RMS norms may lose channels, so a whole residual stream can; the statistics change.
+    """
+    deadline = time.monotonic() + seconds
+    traced = trace(model, example)
+    flow = Flow(through_norms=through_norms)
+    walk = _Walk(flow, traced, deadline)
+    walk.run()
+    _make_rectangular(flow, deadline)
+    groups, units = _assemble(flow, walk.order)
+    units = units[flow.labels.find(_all(flow))]
+    sites = tuple(site for site in flow.sites if bool((units[site.rows, 0] >= 0).any()))
+    walls = tuple(flow.walls)
+    return Groups(groups, walls, example, traced.aliases, sites, units, not flow.inexact)
+
+
+class _Walk:
+    """One pass over the graph: a value for every tensor."""
+
+    def __init__(self, flow: Flow, traced: Trace, deadline: float) -> None:
+        self.flow, self.traced, self.deadline = flow, traced, deadline
+        self.weights: dict[str, Value] = {}
+        self.order: dict[str, None] = {}  # weights in the order in which they are used
+
+    def run(self) -> None:
+        placeholders = [node for node in self.traced.graph.graph.nodes if node.op == "placeholder"]
+        outputs = self.graph(self.traced.graph, [self.placeholder(node) for node in placeholders])
+        for value in torch.utils._pytree.tree_leaves(outputs):
+            if isinstance(value, Value):
+                self.flow.stop(value, "")
+
+    def placeholder(self, node: fx.Node) -> Any:
+        fake = node.meta.get("val")
+        if not isinstance(fake, Tensor):
+            return fake
+        shape = tuple(int(n) for n in fake.shape)
+        name = self.traced.tensors.get(node.name)
+        if name is None:
+            return Value(shape)
+        if name not in self.weights:
+            self.weights[name] = self.weight(name, shape)
+        return self.weights[name]
+
+    def weight(self, name: str, shape: tuple[int, ...]) -> Value:
+        factors = []
+        for dim, size in enumerate(shape):
+            if size > 1:
+                labels = self.flow.labels.fresh(size)
+                self.flow.dims[name, dim] = labels
+                factors.append(labels.reshape([size if at == dim else 1 for at in range(len(shape))]))
+        return Value(shape, tuple(factors), origin=frozenset((name,)))
+
+    def graph(self, graph: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+        values: dict[fx.Node, Any] = {}
+        given = iter(inputs)
+        for node in graph.graph.nodes:
+            if time.monotonic() > self.deadline:
+                raise ModelError(
+                    f"finding groups of channels took too long; it stood at {node.name} of layer {owner(node)[-1]!r}. "
+                    "Raise `seconds`, or pass an example of a smaller picture or a shorter sequence."
+                )
+            if node.op == "placeholder":
+                values[node] = next(given)
+            elif node.op == "get_attr":
+                values[node] = self.attribute(graph, str(node.target))
+            elif node.op == "output":
+                return fx.map_arg(node.args[0], values.__getitem__)
+            else:
+                values[node] = self.call(node, values)
+        return None
+
+    def attribute(self, graph: fx.GraphModule, path: str) -> Any:
+        held: Any = graph
+        for part in path.split("."):
+            held = getattr(held, part)
+        return Value(tuple(held.shape)) if isinstance(held, Tensor) else held
+
+    def call(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
+        given: Any = fx.map_arg((node.args, node.kwargs), values.__getitem__)
+        args, kwargs = given
+        for value in torch.utils._pytree.tree_leaves((args, kwargs)):
+            if isinstance(value, Value):
+                self.order.update(dict.fromkeys(sorted(value.origin)))
+        name, stack = operator(node), owner(node)
+        self.flow.operator, self.flow.stack = f"aten.{name}", stack
+        result = node.meta.get("val")
+        if name == "getitem":
+            return args[0][args[1]]
+        nested = [arg for arg in args if isinstance(arg, fx.GraphModule)]
+        if len(nested) == 1 and len(args) > 1:  # a block under no_grad or autocast
+            return self.graph(nested[0], args[args.index(nested[0]) + 1 :])
+        call = Call(name, _bound(node, args, kwargs), result)
+        if not any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(result)):
+            for value in call.values():
+                self.flow.stop(value, "its values decide about the code that runs")
+            return result
+        found = self.rule(node, call)
+        self.note(node, call, found)
+        return found
+
+    def rule(self, node: fx.Node, call: Call) -> Any:
+        function = RULES.get(call.operator)
+        if function is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
+            function = pointwise
+        if function is not None and any(value.factors or value.free for value in call.values()):
+            return function(self.flow, call)
+        if function is not None and not list(call.values()):
+            return function(self.flow, call)
+        for value in call.values():
+            self.flow.stop(value, "no rule says how channels pass through this operator")
+        return call.each_result()
+
+    def note(self, node: fx.Node, call: Call, found: Any) -> None:
+        """Remember grids, and sizes that may be written in the code."""
+        moved = RULES.get(call.operator) is not None and any(
+            isinstance(leaf, int) and not isinstance(leaf, bool)
+            for leaf in torch.utils._pytree.tree_leaves((node.args, node.kwargs))
+        )
+        for value in torch.utils._pytree.tree_leaves([found, list(call.values()) if moved else []]):
+            if not isinstance(value, Value):
+                continue
+            for factor in value.factors:
+                if len(axes(factor)) > 1:
+                    self.flow.grids.append(factor)
+                if moved:
+                    for axis in axes(factor):
+                        self.flow.site(factor.movedim(axis, 0).flatten(1))
+
+
+def _bound(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return {**{str(at): value for at, value in enumerate(args)}, **kwargs}
+    bound = {item.name: item.default_value for item in schema.arguments if item.has_default_value()}
+    bound |= {item.name: value for item, value in zip(schema.arguments, args, strict=False)}
+    return bound | kwargs
+
+
+def _all(flow: Flow) -> Tensor:
+    return torch.arange(len(flow.labels))
+
+
+def _make_rectangular(flow: Flow, deadline: float) -> None:
+    """Tie what would leave holes in a grid, until nothing changes."""
+    grids = list({(tuple(grid.shape), hash(grid.numpy().tobytes())): grid for grid in flow.grids}.values())
+    while True:
+        before = flow.labels.find(_all(flow))
+        for grid in grids:
+            if time.monotonic() > deadline:
+                raise ModelError(
+                    "finding groups of channels took too long; it stood at split axes. Raise `seconds`."
+                )
+            _make_one_rectangular(flow.labels, grid)
+        if torch.equal(before, flow.labels.find(_all(flow))):
+            return
+
+
+def _make_one_rectangular(labels: Labels, grid: Tensor) -> None:
+    """A class may be taken out of a grid if what remains is again all rows kept x all columns kept."""
+    units = squeezed(labels.canon(grid))
+    varying = axes(units)
+    if len(varying) < 2:
+        return
+    units = units.squeeze()
+    names, flat = torch.unique(units, return_inverse=True)
+    cells = flat.flatten().bincount(minlength=len(names))
+    remain = torch.ones(len(names), dtype=torch.int64)
+    for axis, size in enumerate(units.shape):
+        lines = flat.reshape(units.shape).movedim(axis, 0).flatten(1)
+        whole = lines[(lines == lines[:, :1]).all(1), 0]
+        remain *= size - whole.bincount(minlength=len(names))
+    holes = (cells + remain != units.numel()) & (names != 0)
+    if bool(holes.any()):
+        labels.tie(units, units.narrow(0, 0, 1))
+
+
+def _assemble(flow: Flow, order: dict[str, None]) -> tuple[tuple[Group, ...], Tensor]:
+    """Groups, and [labels, 2] with the group and unit of each root."""
+    labels = flow.labels
+    place = {name: at for at, name in enumerate(order)}
+    keys = sorted((key for key in flow.dims if key[0] in place), key=lambda key: (place[key[0]], key[1]))
+    roots = {key: labels.find(flow.dims[key]) for key in keys}
+    made = [key for key in keys if flow.roles.get(key) == OUT or bool(labels.has(roots[key], MADE).all())]
+    joined = Labels()
+    joined.fresh(len(labels))
+    for key in made:
+        if flow.roles.get(key) == OUT:
+            joined.tie(roots[key] + 1, (roots[key][:1] + 1).expand_as(roots[key]))
+    units = torch.full((len(labels), 2), -1, dtype=torch.int64)
+    groups: list[Group] = []
+    return _named(flow, keys, roots, joined, units, groups), units
+
+
+def _named(
+    flow: Flow,
+    keys: list[tuple[str, int]],
+    roots: dict[tuple[str, int], Tensor],
+    joined: Labels,
+    units: Tensor,
+    groups: list[Group],
+) -> tuple[Group, ...]:
+    sizes: dict[int, int] = {}
+    names: dict[int, str] = {}
+    taken: set[str] = set()
+    by_group: dict[int, list[Tensor]] = {}
+    for key in keys:  # units are numbered in the order of the outputs of the layers that make them
+        if flow.roles.get(key) != OUT:
+            continue
+        group = int(joined.find(roots[key][:1] + 1))
+        if group not in names:
+            layer = key[0].rpartition(".")[0] or key[0]
+            names[group] = layer if layer not in taken else key[0]
+            taken.add(names[group])
+        by_group.setdefault(group, []).append(roots[key])
+    number = 0
+    chosen: list[int] = []
+    for group, parts in by_group.items():
+        ordered = list(dict.fromkeys(torch.cat(parts).tolist()))
+        live = ~flow.labels.has(torch.tensor(ordered), STAYS)
+        if len(ordered) < 2 or not bool(live.any()):
+            continue
+        units[ordered, 0] = number
+        units[ordered, 1] = torch.arange(len(ordered))
+        sizes[group] = len(ordered)
+        chosen.append(group)
+        number += 1
+    members: list[list[Member]] = [[] for _ in chosen]
+    for key in keys:
+        owned = units[roots[key]]
+        for at in sorted(set(owned[:, 0].tolist())):
+            if at >= 0:
+                own = torch.where(owned[:, 0] == at, owned[:, 1], -1)
+                members[at].append(Member(key[0], key[1], own, flow.roles.get(key, WITH)))
+    for at, group in enumerate(chosen):
+        which = (units[:, 0] == at).nonzero().flatten()
+        removable = torch.zeros(sizes[group], dtype=torch.bool)
+        removable[units[which, 1]] = ~flow.labels.has(which, STAYS)
+        groups.append(Group(names[group], sizes[group], tuple(members[at]), removable))
+    return tuple(groups)

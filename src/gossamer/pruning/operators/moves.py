@@ -1,0 +1,388 @@
+"""Moves: reshaping, slicing and joining do to the labels what they do to the data.
+
+A factor has size 1 along axes it does not depend on, so a move touches few numbers. Equal parts (chunk, split, the two
+halves of a slice) are recorded as a grid of parts x channels: the code that cuts them expects equal parts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..flow import Flow, Value, axes, each, lifted, squeezed
+from .call import Call, shapes
+
+
+def view(flow: Flow, call: Call) -> Value:
+    return reshaped(flow, call.input, call.shape)
+
+
+reshape = flatten = unflatten = _unsafe_view = view_as = reshape_as = view
+
+
+def permute(flow: Flow, call: Call) -> Value:
+    return _permuted(call.input, call.axes("dims"))
+
+
+def transpose(flow: Flow, call: Call) -> Value:
+    order = list(range(len(call.input.shape)))
+    a, b = call.axis("dim0"), call.axis("dim1")
+    order[a], order[b] = b, a
+    return _permuted(call.input, order)
+
+
+swapaxes = transpose
+
+
+def movedim(flow: Flow, call: Call) -> Value:
+    source, target = call.axes("source"), call.axes("destination")
+    rest = iter(axis for axis in range(len(call.input.shape)) if axis not in source)
+    places = dict(zip(target, source, strict=True))
+    return _permuted(
+        call.input, [places[a] if a in places else next(rest) for a in range(len(call.input.shape))]
+    )
+
+
+def t(flow: Flow, call: Call) -> Value:
+    return _permuted(call.input, list(range(len(call.input.shape)))[::-1])
+
+
+numpy_T = t
+
+
+def unsqueeze(flow: Flow, call: Call) -> Value:
+    axis = int(call["dim"]) % (len(call.input.shape) + 1)
+    free = frozenset(a + (a >= axis) for a in call.input.free)
+    return each(call.input, lambda f: f.unsqueeze(axis), shape=call.shape, free=free)
+
+
+def squeeze(flow: Flow, call: Call) -> Value:
+    return reshaped(flow, call.input, call.shape)
+
+
+def expand(flow: Flow, call: Call) -> Value:
+    """New or repeated axes are free: all their entries are equal."""
+    value = lifted(call.input, len(call.shape))
+    new = {a for a, (old, n) in enumerate(zip(value.shape, call.shape, strict=True)) if old == 1 and n > 1}
+    return replace(value, shape=call.shape, free=value.free | new)
+
+
+expand_as = broadcast_to = expand
+
+
+def repeat(flow: Flow, call: Call) -> Value:
+    value = lifted(call.input, len(call.shape))
+    times = [n // old for n, old in zip(call.shape, value.shape, strict=True)]
+    new = {a for a, (old, n) in enumerate(zip(value.shape, call.shape, strict=True)) if old == 1 and n > 1}
+    return each(
+        value,
+        lambda f: f.repeat([n if f.shape[a] > 1 else 1 for a, n in enumerate(times)]),
+        shape=call.shape,
+        free=value.free | new,
+    )
+
+
+tile = repeat
+
+
+def repeat_interleave(flow: Flow, call: Call) -> Value:
+    value = call.input
+    times, axis = call.get("repeats"), call.get("dim")
+    if not isinstance(times, int) or axis is None:
+        flow.stop(value, "repeated by a tensor of counts")
+        return Value(call.shape)
+    axis %= len(value.shape)
+    free = value.free | {axis} if value.shape[axis] == 1 else value.free
+    return each(
+        value,
+        lambda f: f.repeat_interleave(times, axis) if f.shape[axis] > 1 else f,
+        shape=call.shape,
+        free=free,
+    )
+
+
+def slice(flow: Flow, call: Call) -> Value:  # named as the operator
+    value, axis = call.input, call.axis()
+    start, step, size = int(call["start"] or 0), int(call["step"]), value.shape[axis]
+    start = min(max(start + size if start < 0 else start, 0), size)
+    if size == 2 * call.shape[axis] and step == 1 and start in (0, size // 2):
+        _parts(flow, value, axis, 2)
+    index = torch.arange(start, start + call.shape[axis] * step, step)
+    return picked(value, axis, index, call.shape)
+
+
+def narrow(flow: Flow, call: Call) -> Value:
+    axis, start = call.axis(), int(call["start"])
+    index = torch.arange(start, start + int(call["length"])) % max(call.input.shape[axis], 1)
+    return picked(call.input, axis, index, call.shape)
+
+
+def select(flow: Flow, call: Call) -> Value:
+    value, axis, index = call.input, call.axis(), int(call["index"])
+    return _selected(value, axis, index % value.shape[axis], call.shape)
+
+
+def unbind(flow: Flow, call: Call) -> Any:
+    value, axis = call.input, call.axis()
+    return [_selected(value, axis, at, shape) for at, shape in enumerate(shapes(call.result))]
+
+
+def split(flow: Flow, call: Call) -> Any:
+    value, axis = call.input, call.axis()
+    found = shapes(call.result)
+    sizes = [shape[axis] for shape in found]
+    if len(set(sizes)) == 1 and len(sizes) > 1 and sizes[0] > 1:
+        _parts(flow, value, axis, len(sizes))
+    starts = [int(n) for n in torch.tensor([0, *sizes]).cumsum(0)]
+    return [
+        picked(value, axis, torch.arange(start, start + size), shape)
+        for start, size, shape in zip(starts, sizes, found, strict=False)
+    ]
+
+
+chunk = split_with_sizes = tensor_split = unsafe_chunk = unsafe_split = split
+
+
+def flip(flow: Flow, call: Call) -> Value:
+    flipped = call.axes("dims")
+    return each(call.input, lambda f: f.flip([a for a in flipped if f.shape[a] > 1]))
+
+
+def roll(flow: Flow, call: Call) -> Value:
+    shifts, over = call["shifts"], call.axes("dims")
+
+    def move(factor: Tensor) -> Tensor:
+        for shift, axis in zip(shifts, over, strict=True):
+            factor = factor.roll(shift, axis) if factor.shape[axis] > 1 else factor
+        return factor
+
+    return each(call.input, move)
+
+
+def pad(flow: Flow, call: Call) -> Value:
+    """What is added stays; constant padding of an axis that cannot shrink is fixed as before."""
+    value, amounts = call.input, list(call["pad"])
+    rank = len(value.shape)
+    padded = {rank - 1 - at // 2 for at, n in enumerate(amounts) if n}
+    if call.get("mode", "constant") != "constant":
+        value = flow.fix(value, padded, "padded with its own values")
+        return replace(value, shape=call.shape)
+
+    def move(factor: Tensor) -> Tensor:
+        for at in range(len(amounts) // 2):
+            axis = rank - 1 - at
+            if factor.shape[axis] > 1 and (amounts[2 * at] or amounts[2 * at + 1]):
+                factor = _padded(factor, axis, amounts[2 * at], amounts[2 * at + 1])
+        return factor
+
+    moved = each(value, move, shape=call.shape, free=value.free - padded)
+    return moved
+
+
+constant_pad_nd = pad
+
+
+def cat(flow: Flow, call: Call) -> Value:
+    """Along the joined axis labels follow one another; along the others all parts shrink together."""
+    parts = [value for value in call["tensors"] if value.shape != (0,)]
+    axis = int(call.get("dim", 0)) % len(parts[0].shape)
+    return _joined(flow, parts, axis, call.shape)
+
+
+concat = concatenate = cat
+
+
+def stack(flow: Flow, call: Call) -> Value:
+    axis = int(call.get("dim", 0)) % len(call.shape)
+    parts = [
+        each(
+            value,
+            lambda f: f.unsqueeze(axis),
+            shape=(*value.shape[:axis], 1, *value.shape[axis:]),
+            free=frozenset(a + (a >= axis) for a in value.free),
+        )
+        for value in call["tensors"]
+    ]
+    return _joined(flow, parts, axis, call.shape)
+
+
+def index_select(flow: Flow, call: Call) -> Value:
+    return replace(flow.fix(call["self"], [call.axis()], "channels are picked by index"), shape=call.shape)
+
+
+def gather(flow: Flow, call: Call) -> Value:
+    value = flow.fix(call["self"], range(len(call["self"].shape)), "channels are picked by index")
+    flow.stop(call["index"], "channels are used as indices")
+    return replace(value, shape=call.shape, free=frozenset())
+
+
+def index(flow: Flow, call: Call) -> Value:
+    """Advanced indexing: the indexed axes stay, the others pass; axes of the indices stand first or in their place."""
+    value, indices = call["self"], list(call["indices"])
+    indices += [None] * (len(value.shape) - len(indices))
+    used = [axis for axis, at in enumerate(indices) if at is not None]
+    for at in indices:
+        if at is not None:
+            flow.stop(at, "channels are used as indices")
+    if any(len(indices[axis].shape) == 0 for axis in used) and len(used) == len(indices):
+        flow.stop(value, "channels are picked by index")
+        return Value(call.shape)
+    value = flow.fix(value, used, "channels are picked by index")
+    added = len(call.shape) - (len(value.shape) - len(used))
+    together = used == list(range(used[0], used[-1] + 1)) if used else True
+    before = [a for a in range(len(value.shape)) if a not in used and together and a < used[0]]
+    after = [a for a in range(len(value.shape)) if a not in used and a not in before]
+
+    def move(factor: Tensor) -> Tensor:
+        ordered = factor.permute([*before, *after, *used])
+        sizes = [*(factor.shape[a] for a in before), *[1] * added, *(factor.shape[a] for a in after)]
+        return ordered.reshape(sizes)
+
+    return each(value, move, shape=call.shape, free=frozenset())
+
+
+def select_scatter(flow: Flow, call: Call) -> Value:
+    axis, at = call.axis(), int(call["index"]) % call["self"].shape[call.axis()]
+    source = replace(
+        call["src"],
+        shape=(*call["src"].shape[:axis], 1, *call["src"].shape[axis:]),
+        factors=tuple(f.unsqueeze(axis) for f in call["src"].factors),
+        free=frozenset(a + (a >= axis) for a in call["src"].free),
+    )
+    return _written(flow, call["self"], source, axis, at, 1)
+
+
+def slice_scatter(flow: Flow, call: Call) -> Value:
+    value, axis = call["self"], call.axis()
+    start, step = int(call.get("start") or 0), int(call["step"])
+    start += value.shape[axis] if start < 0 else 0
+    return _written(flow, value, call["src"], axis, start, step)
+
+
+def _written(flow: Flow, value: Value, source: Value, axis: int, start: int, step: int) -> Value:
+    """A tensor in which the entries start, start + step, ... of an axis are those of `source`."""
+    whole = value.shape[axis]
+    order = torch.arange(whole)
+    written = order[start::step][: source.shape[axis]]
+    rest = order[~torch.isin(order, written)]
+    old = picked(value, axis, rest, (*value.shape[:axis], len(rest), *value.shape[axis + 1 :]))
+    joined = _joined(flow, [old, source] if len(rest) else [source], axis, value.shape)
+    return picked(joined, axis, torch.cat([rest, written]).argsort(), value.shape)
+
+
+def picked(value: Value, axis: int, index: Tensor, shape: tuple[int, ...]) -> Value:
+    """The entries `index` of an axis."""
+    return each(value, lambda f: f.index_select(axis, index) if f.shape[axis] > 1 else f, shape=shape)
+
+
+def _selected(value: Value, axis: int, at: int, shape: tuple[int, ...]) -> Value:
+    free = frozenset(a - (a > axis) for a in value.free if a != axis)
+    return each(value, lambda f: f.select(axis, at if f.shape[axis] > 1 else 0), shape=shape, free=free)
+
+
+def _parts(flow: Flow, value: Value, axis: int, count: int) -> None:
+    factor = value.along(axis)
+    if factor.shape[axis] > 1:
+        lines = factor.movedim(axis, 0)
+        flow.grids.append(lines.reshape(count, -1, *lines.shape[1:]))
+
+
+def _permuted(value: Value, order: Sequence[int]) -> Value:
+    places = {old: new for new, old in enumerate(order)}
+    return each(
+        value,
+        lambda f: f.permute(list(order)),
+        shape=tuple(value.shape[a] for a in order),
+        free=frozenset(places[a] for a in value.free),
+    )
+
+
+def _padded(factor: Tensor, axis: int, before: int, after: int) -> Tensor:
+    if before < 0 or after < 0:
+        size = factor.shape[axis]
+        cut = factor.narrow(axis, max(-before, 0), size - max(-before, 0) - max(-after, 0))
+        return _padded(cut, axis, max(before, 0), max(after, 0))
+    sizes = list(factor.shape)
+    zeros = []
+    for n in (before, after):
+        sizes[axis] = n
+        zeros.append(torch.zeros(sizes, dtype=torch.int64))
+    return torch.cat([zeros[0], factor, zeros[1]], axis)
+
+
+def _joined(flow: Flow, parts: Sequence[Value], axis: int, shape: tuple[int, ...]) -> Value:
+    parts = [flow.settle(part) for part in parts]
+    thin = []
+    for part in parts:  # what does not depend on the joined axis shrinks in all parts alike
+        own = [f for f in part.factors if f.shape[axis] == 1 and axes(f)]
+        sizes = tuple(1 if a == axis else n for a, n in enumerate(part.shape))
+        grids = {a for f in part.factors if f.shape[axis] > 1 for a in axes(f) if a != axis}
+        loose = part.free - {axis}
+        thin.append(Value(sizes, tuple(own), loose | grids, part.origin))
+    common = flow.combine(thin, "joined to parts that cannot shrink")
+    parts = [flow.settle(part) for part in parts]
+    spanned = {a for p in parts for f in p.factors if f.shape[axis] > 1 for a in axes(f) if a != axis}
+    columns = []
+    for part in parts:
+        held = [f for f in part.factors if set(axes(f)) & spanned]
+        lone = [f for f in part.factors if (f.shape[axis] > 1 or not axes(f)) and not set(axes(f)) & spanned]
+        if held and lone:
+            flow.stop(replace(part, factors=tuple(lone)), "joined to parts that cannot shrink")
+        factor = (held or lone or [torch.zeros([1] * len(shape), dtype=torch.int64)])[0]
+        columns.append(
+            factor.expand([n if a == axis or a in spanned else 1 for a, n in enumerate(part.shape)])
+        )
+    joined = squeezed(torch.cat(columns, axis))
+    factors = [f for f in common.factors if not set(axes(f)) & set(axes(joined))]
+    factors += [joined] if bool(joined.any()) else []
+    free = frozenset(a for a in range(len(shape)) if a != axis and all(a in p.free for p in parts))
+    return flow.disjoint(Value(shape, tuple(factors), free, common.origin))
+
+
+def reshaped(flow: Flow, value: Value, shape: tuple[int, ...]) -> Value:
+    """Axes fall into blocks of equal products; a factor is expanded only inside the blocks it varies in."""
+    blocks = _blocks(value.shape, shape)
+
+    def move(factor: Tensor) -> Tensor:
+        inner: list[int] = []
+        outer: list[int] = []
+        for old, new in blocks:
+            varies = any(factor.shape[axis] > 1 for axis in old)
+            inner += [value.shape[axis] if varies else 1 for axis in old]
+            outer += [shape[axis] if varies else 1 for axis in new]
+        return squeezed(factor.expand(inner).reshape(outer))
+
+    free = {
+        axis
+        for old, new in blocks
+        for axis in new
+        if all(value.shape[a] == 1 or a in value.free for a in old) and shape[axis] > 1
+    }
+    moved = each(value, move, shape=shape, free=frozenset(free))
+    return flow.disjoint(moved)
+
+
+def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[range, range]]:
+    """Runs of old and new axes with equal products, from the front."""
+    blocks = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first, second = i, j
+        left = right = 1
+        if i < len(old):
+            left, i = old[i], i + 1
+        if j < len(new):
+            right, j = new[j], j + 1
+        while left != right:
+            if left < right and i < len(old):
+                left, i = left * old[i], i + 1
+            elif j < len(new):
+                right, j = right * new[j], j + 1
+            else:
+                break
+        blocks.append((range(first, i), range(second, j)))
+    return blocks

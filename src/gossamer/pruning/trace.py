@@ -1,0 +1,142 @@
+"""Trace: a model and one example -> its ATen calls, the weight behind each placeholder, and the layer of each call.
+
+torch.export records the model in eval mode (non-strict); nothing of the model changes. Writes into a part of a tensor
+(x[:, 0] = y) are turned into operators that return a new tensor, so every value has one maker. Tied weights are one tensor:
+all its names are kept.
+
+Raises: ModelError with torch's own first line and a remedy, when the model cannot be recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from ..errors import ModelError
+from ..methods.layer_inputs import evaluating
+
+_REMEDIES = (
+    (
+        ("DataDependent", "data-dependent", "Could not guard", "unbacked"),
+        "The control flow depends on values: rewrite it with torch.where, or move it out of forward.",
+    ),
+    (
+        ("takes", "missing", "unexpected keyword", "shapes cannot be multiplied", "expected input"),
+        "Pass an example that forward takes: a tensor, a tuple of arguments, or a dict of keyword arguments.",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The recorded graph; `tensors`: {placeholder: name of a parameter or buffer}, `aliases`: {name: first name}."""
+
+    graph: fx.GraphModule
+    tensors: dict[str, str]
+    aliases: dict[str, str]
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of one call: a tensor, a tuple or list of arguments, or a dict."""
+    if isinstance(example, Mapping):
+        return (), {str(name): value for name, value in example.items()}
+    if isinstance(example, (tuple, list)):
+        return tuple(example), {}
+    return (example,), {}
+
+
+def trace(model: nn.Module, example: Any) -> Trace:
+    """Record `model` on `example`: a tensor, a tuple of arguments, or a dict of keyword arguments."""
+    args, kwargs = arguments(example)
+    with _quiet(), evaluating(model), _without_fast_paths():
+        try:
+            program = torch.export.export(model, args, kwargs, strict=False)
+            if any(_writes(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})
+        except Exception as error:  # recording runs the user's code, which may raise anything
+            raise ModelError(_explained(model, error)) from error
+    signature = program.graph_signature
+    aliases = _aliases(model)
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    return Trace(program.graph_module, {key: aliases.get(name, name) for key, name in named.items()}, aliases)
+
+
+def owner(node: fx.Node) -> tuple[str, ...]:
+    """Paths of the modules whose forward made this call, outermost first; the network itself is ""."""
+    stack = (node.meta.get("nn_module_stack") or {}).values()
+    return tuple(re.sub(r"@\d+$", "", str(path)) for path, _ in stack) or ("",)
+
+
+def operator(node: fx.Node) -> str:
+    """`conv2d` of aten.conv2d.default, `relu` of aten.relu_.default."""
+    schema = getattr(node.target, "_schema", None)
+    name = schema.name.split("::")[-1] if schema is not None else getattr(node.target, "__name__", "")
+    return str(name).rstrip("_") if not str(name).startswith("_") else str(name)
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """{every name of a tensor: its first name}."""
+    first: dict[int, str] = {}
+    everything = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    return {name: first.setdefault(id(tensor), name) for name, tensor in everything}
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether a call changes a tensor in a way other than element by element."""
+    if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
+        return False
+    pointwise = torch.Tag.pointwise in node.target.tags and operator(node) not in ("copy", "fill")
+    return not pointwise and operator(node) != "batch_norm"
+
+
+def _explained(model: nn.Module, error: Exception) -> str:
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    text = " ".join(f"{type(cause).__name__}: {cause}" for cause in chain)
+    lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
+    said = f"{type(chain[-1]).__name__}: {lines[0] if lines else ''}"[:300].rstrip(". ")
+    hint = next((hint for words, hint in _REMEDIES if any(word in text for word in words)), "")
+    hint = hint or "Use torch operators only inside forward, and pass an example that forward takes."
+    return f"{type(model).__name__} cannot be traced, so its groups of channels are not known: {said}. {hint}"
+
+
+@contextmanager
+def _without_fast_paths() -> Iterator[None]:
+    """nn.TransformerEncoder and nn.MultiheadAttention as ordinary operators."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def tensors_of(result: Any) -> list[Tensor]:
+    """All tensors in whatever a model returns, in a fixed order."""
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(result) if isinstance(leaf, Tensor)]
