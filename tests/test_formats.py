@@ -12,7 +12,7 @@ from torch import nn
 from gossamer import formats, methods
 from gossamer.artifact import layouts
 from gossamer.errors import FormatError, OptionError
-from gossamer.formats import Codebook, Dense, Sparse, Uniform, WeightFormat, kmeans
+from gossamer.formats import Codebook, Dense, MaskedUniform, Sparse, Uniform, WeightFormat, kmeans
 from gossamer.methods import LSQ, QIL, DoReFa
 
 LEAVES = [
@@ -24,9 +24,13 @@ LEAVES = [
     Uniform(bits=4, granularity="channel", fit="mse"),
     Uniform(bits=None, step=0.05),
     Uniform(bits=4, granularity="group", group=4),
+    Uniform(bits=4, granularity="group", group=4, scale_dtype="bfloat16"),
+    MaskedUniform(bits=8, granularity="channel"),
+    MaskedUniform(bits=4, granularity="group", group=4, scale_dtype="float16"),
     LSQ(bits=2),
     LSQ(bits=3, granularity="channel", narrow=True),
     LSQ(bits=4, granularity="group", group=4, fit="max"),
+    LSQ(bits=4, granularity="channel", scale_dtype="bfloat16"),
     QIL(bits=2),
     QIL(bits=5, rescale=True),
     DoReFa(bits=1),
@@ -70,7 +74,7 @@ def test_every_exported_format_is_in_the_contract() -> None:
 def test_stored_fields_rebuild_the_trained_weight_bit_for_bit(
     tree: formats.WeightFormat, shape: tuple[int, ...]
 ) -> None:
-    dense = weight(shape, density=0.4 if isinstance(tree, Sparse) else 1.0)
+    dense = weight(shape, density=0.4 if isinstance(tree, Sparse | MaskedUniform) else 1.0)
     dense.view(-1)[0] = 0.7  # at least one survivor
     parts = tree.encode(dense)
 
@@ -82,7 +86,7 @@ def test_stored_fields_rebuild_the_trained_weight_bit_for_bit(
 
 @pytest.mark.parametrize("tree", TREES, ids=named)
 def test_gradient_reaches_every_trained_part(tree: formats.WeightFormat) -> None:
-    parts = tree.encode(weight((6, 40), density=0.5 if isinstance(tree, Sparse) else 1.0))
+    parts = tree.encode(weight((6, 40), density=0.5 if isinstance(tree, Sparse | MaskedUniform) else 1.0))
     trained = tree.trained(*parts)
     leaves = [p.clone().requires_grad_() if t else p for p, t in zip(parts, trained, strict=True)]
 
@@ -142,6 +146,7 @@ def test_nan_weights_are_refused_by_name(tree: formats.WeightFormat) -> None:
         lambda: Uniform(granularity="group", group=0),
         lambda: Uniform(step=-1.0),
         lambda: Uniform(fit="median"),
+        lambda: Uniform(scale_dtype="float8"),
         lambda: Codebook(bits=0),
         lambda: Codebook(init="kmeans++"),
         lambda: Dense(dtype="float8"),
@@ -171,6 +176,43 @@ def test_training_never_revives_a_pruned_weight_and_never_leaves_the_codebook() 
 
     assert (model.weight[pruned] == 0).all()
     assert model.weight[~pruned].unique().numel() <= 4
+
+
+@pytest.mark.parametrize("granularity", ["tensor", "channel", "group"])
+def test_a_masked_grid_never_revives_a_pruned_weight_and_keeps_its_rows(granularity: str) -> None:
+    model = nn.Linear(20, 10)
+    model.weight.data = weight((10, 20), density=0.4) * torch.logspace(-2, 2, 10)[:, None]
+    pruned = model.weight.data == 0
+    formats.refine(model, "weight", MaskedUniform(bits=4, granularity=granularity, group=5))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+
+    for _ in range(20):
+        optimizer.zero_grad()
+        (model(torch.randn(16, 20)) - 1).square().mean().backward()
+        optimizer.step()
+
+    assert (model.weight[pruned] == 0).all()
+    scale = formats.parts_of(model, "weight")[1]
+    assert scale.numel() == {"tensor": 1, "channel": 10, "group": 40}[granularity]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_scales_are_rounded_before_codes_are_chosen(dtype: str) -> None:
+    dense = weight((6, 64)) / 100
+    tree = Uniform(bits=4, granularity="group", group=16, scale_dtype=dtype)
+    latent, scale = tree.encode(dense)
+
+    decoded = tree.decode(latent, scale)
+
+    assert torch.equal(scale, scale.to(getattr(torch, dtype)).float())
+    assert tree.store(latent, scale).fields["scale"].dtype == dtype  # type: ignore[union-attr]
+    steps = scale.repeat_interleave(16).reshape(6, 64)
+    assert torch.equal(decoded, (dense / steps).round().clamp(-7, 7) * steps)
+
+
+def test_scales_that_a_float16_cannot_hold_are_refused() -> None:
+    with pytest.raises(FormatError, match="Use bfloat16 or float32"):
+        Uniform(bits=4, granularity="channel", scale_dtype="float16").encode(weight((4, 5)) * 1e-9)
 
 
 def test_the_gradient_of_a_centroid_is_the_sum_over_its_weights() -> None:

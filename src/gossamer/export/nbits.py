@@ -18,7 +18,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from ..artifact import Stored, layouts
+from ..artifact import Floats, Stored, layouts
+from ..artifact.stored import Field
 from . import constants
 from .codes import NoCodesError, whole_numbers
 from .match import Weight
@@ -60,6 +61,16 @@ def pack_codes(codes: np.ndarray, group: int, bits: int) -> np.ndarray:
     return packed.astype(np.uint8)
 
 
+def _scale(graph: ir.Graph, found: dict[str, Weight], name: str, field: Field) -> ir.Value:
+    """The scales as a new initialiser of float32, stored with as many bits as the format keeps."""
+    values = np.asarray(field.values, np.float32).ravel()
+    scale = constants.add(graph, name, values)
+    kind = field.dtype if isinstance(field, Floats) else "float32"
+    kept = Stored("dense", values.shape, {"values": Floats(values, kind)})
+    found[scale.name or ""] = Weight(scale, scale.name or "", None, kept)
+    return scale
+
+
 def _check(node: ir.Node, value: ir.Value, entry: Weight) -> None:
     """NoCodesError unless the node is a plain product x W^T of the weight [O, I]."""
     turned = entry.perm == (1, 0)
@@ -95,7 +106,7 @@ def _convert(
     constants.drop(graph, entry.value)
     held = constants.add(graph, name, packed)
     found[held.name or ""] = Weight(held, entry.name, None, whole_numbers(packed))
-    scale = constants.add(graph, f"{name}.scale", np.asarray(tree.fields["scale"].values, np.float32).ravel())
+    scale = _scale(graph, found, f"{name}.scale", tree.fields["scale"])
     rows, columns = tree.shape
     sizes = {"K": columns, "N": rows, "bits": fitting[0], "block_size": group}
     for node in nodes:

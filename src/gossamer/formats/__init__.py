@@ -15,9 +15,10 @@ from .base import WeightFormat as WeightFormat
 from .base import from_dict as from_dict
 from .codebook import Codebook as Codebook
 from .dense import Dense as Dense
+from .masked_uniform import MaskedUniform as MaskedUniform
 from .rescale import can_rescale as can_rescale
 from .rescale import rescale as rescale
 from .sparse import Sparse as Sparse
 from .uniform import Uniform as Uniform
 
-__all__ = ["Codebook", "Dense", "Sparse", "Uniform"]
+__all__ = ["Codebook", "Dense", "MaskedUniform", "Sparse", "Uniform"]

@@ -162,6 +162,6 @@ def _refit(uniform: Uniform) -> Callable[[Tensor], Tensor]:
 
     def fit(columns: Tensor) -> Tensor:
         parts = own.encode(columns.flatten(0, 1).float())
-        return own.scale(*parts).double().reshape(columns.shape[:2])
+        return own.kept_scale(*parts).double().reshape(columns.shape[:2])
 
     return fit

@@ -2,8 +2,8 @@
 
     w_hat = code * scale        code: smallest..largest        scale: spread to the weight's shape
 
-The format is Uniform, or Sparse over Uniform: then the places that are not kept stay exactly zero. Chosen codes are
-written into the format's own parts, so the weight still decodes, trains and is stored as before.
+The format is Uniform, MaskedUniform, or Sparse over Uniform; in the last two the places that are not kept stay exactly
+zero. Chosen codes are written into the format's own parts, so the weight still decodes, trains and is stored as before.
 Raises: FormatError when the weight has no format, another one, or one that does not decode to what was written.
 """
 
@@ -57,13 +57,13 @@ class WeightGrid:
         uniform = entry.format.values if isinstance(entry.format, Sparse) else entry.format
         if not isinstance(uniform, Uniform):
             raise FormatError(
-                f"{name}: its format is {entry.format.to_dict()}, expected Uniform or Sparse(Uniform). "
+                f"{name}: its format is {entry.format.to_dict()}, expected Uniform, MaskedUniform or Sparse(Uniform). "
                 "Skip this layer, or quantize it without sharing."
             )
         parts = _parts(model, name)
         mask, latent = parts.pop("mask", None), parts["latent"].detach()
         kept = torch.ones_like(latent, dtype=torch.bool) if mask is None else mask
-        spread = uniform._spread(uniform.scale(*parts.values()).detach(), latent).expand_as(latent)
+        spread = uniform._spread(uniform.kept_scale(*parts.values()).detach(), latent).expand_as(latent)
         group = uniform.group if uniform.granularity == "group" and latent.dim() > 1 else None
         return cls(name, uniform, _place(latent, kept), _place(spread, kept, empty=1.0), kept, group)
 
@@ -84,7 +84,8 @@ def write_(model: nn.Module, name: str, codes: Tensor, scale: Tensor | None = No
             parts["scale"].copy_(scale.reshape(parts["scale"].shape))
         grid = WeightGrid.of(model, name)
         wanted = torch.where(grid.kept, codes.to(grid.scale) * grid.scale, 0)
-        parts["latent"].copy_(wanted[grid.kept].reshape(parts["latent"].shape))
+        latent = parts["latent"]
+        latent.copy_(wanted if latent.shape == wanted.shape else wanted[grid.kept].reshape(latent.shape))
         module, leaf = formats.locate(model, name)
         if not torch.equal(getattr(module, leaf), wanted):
             raise FormatError(
@@ -100,6 +101,9 @@ def _parts(model: nn.Module, name: str) -> dict[str, Any]:
 
 
 def _place(values: Tensor, kept: Tensor, empty: float = 0.0) -> Tensor:
+    """Values of the whole weight, or of the kept places alone, in the weight's shape; `empty` elsewhere."""
+    if values.shape == kept.shape:
+        return torch.where(kept, values, empty)
     dense = values.new_full(kept.shape, empty)
     dense[kept] = values.reshape(-1)
     return dense

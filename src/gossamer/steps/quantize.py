@@ -1,8 +1,11 @@
-"""Quantize: weights on a uniform grid, with a scale per tensor or per output channel; codes are entropy coded.
+"""Quantize: weights on a uniform grid, with a scale per tensor, output channel or group of inputs; codes are entropy coded.
 
 By bits or step, every weight is rounded to the nearest point. By `rate`, the steps of all layers are chosen together
 for a number of coded bits per weight, and codes are chosen so that layers keep their outputs (methods.rate_distortion).
 Training that follows passes the rounding (straight-through estimator). Pruned weights stay exactly zero.
+
+Weights of 4 bits in groups of 32 inputs, activations left float, are the usual way to store transformers; ONNX Runtime
+multiplies with them packed (export.nbits). With `RoundWeights` behind it this is GPTQ.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 
 from .. import formats
 from ..errors import OptionError, StepError
-from ..formats import Sparse, Uniform
+from ..formats import Dense, MaskedUniform, Sparse, Uniform
 from ..methods import rate_distortion
 from .base import Context, Step, choose, per_layer
 
@@ -29,8 +32,8 @@ class Quantize(Step):
     """Uniform grids: bits per weight, or the step of the grid itself; each one number or {layer: number}.
 
     rate: coded bits per weight over all chosen layers, in place of step; bits then limits the range of the codes, as integer
-    kernels need (8); calibration: training inputs (no
-    labels) it may look at. granularity: "tensor" or "channel"; fit: "max" (reach the largest weight) or "mse".
+    kernels need (8); calibration: training inputs (no labels) it may look at. granularity: "tensor", "channel" or "group";
+    group: consecutive inputs that share a scale then; fit: "max" (reach the largest weight) or "mse".
     """
 
     attaches: ClassVar[bool] = True
@@ -39,6 +42,7 @@ class Quantize(Step):
     step: float | Mapping[str, float] | None = None
     rate: float | None = None
     granularity: str = "tensor"
+    group: int = 32
     fit: str = "mse"
     calibration: int = 1024
     layers: Sequence[str] | None = None
@@ -62,7 +66,7 @@ class Quantize(Step):
         for bits in self.bits.values() if isinstance(self.bits, Mapping) else [self.bits]:
             for step in self.step.values() if isinstance(self.step, Mapping) else [self.step]:
                 if self.rate is None:
-                    Uniform(bits=bits, step=step, granularity=self.granularity, fit=self.fit)
+                    self._grid(bits, step, self.granularity)
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         chosen = choose(model, self.layers, self.skip, context)
@@ -79,14 +83,28 @@ class Quantize(Step):
             if name not in bits or name not in steps:
                 context.skip(name, "no bits or step given for this layer")
                 continue
-            sparse = name in present and isinstance(present[name].format, Sparse)
-            granularity = "tensor" if sparse or weight.dim() < 2 else self.granularity
-            inner = Uniform(bits=bits[name], step=steps[name], granularity=granularity, fit=self.fit)
-            formats.refine(model, name, inner)
+            format = present[name].format if name in present else None
+            pruned = isinstance(format, Sparse) and type(format.values) is Dense
+            whole = weight.dim() > 1 and (format is None or pruned)  # else what is rounded has no rows
+            grid = self._grid(bits[name], steps[name], self.granularity if whole else "tensor")
+            if pruned and grid.granularity != "tensor":
+                module, leaf = formats.locate(model, name)
+                formats.detach(module, leaf)
+                formats.attach(module, leaf, MaskedUniform(**vars(grid)))
+            else:
+                formats.refine(model, name, grid)
             touched += 1
         if not touched:
             raise StepError("Quantize touched nothing. Name the layers with layers=[...].")
         return model
+
+    def _grid(self, bits: int | None, step: float | None, granularity: str) -> Uniform:
+        kept = (
+            "bfloat16" if granularity == "group" else "float32"
+        )  # a scale for every 32 weights is worth rounding
+        return Uniform(
+            bits=bits, step=step, granularity=granularity, group=self.group, fit=self.fit, scale_dtype=kept
+        )
 
     def _for_rate(self, model: nn.Module, chosen: dict[str, Tensor], context: Context) -> nn.Module:
         present = formats.attached(model)
