@@ -88,7 +88,7 @@ def test_norms_are_those_of_the_filters_with_the_norm_folded_in(criterion: str, 
     scores = score(first(), evidence(model), criterion)
 
     for unit in range(6):
-        factor = abs(float(bn.weight[unit])) / float(bn.running_var[unit] + bn.eps) ** 0.5
+        factor = abs(float(bn.weight.detach()[unit])) / float(bn.running_var[unit] + bn.eps) ** 0.5
         expected = (model.conv1.weight.detach()[unit].abs() * factor).pow(power).sum() ** (1 / power)
         assert float(scores[unit]) == pytest.approx(float(expected), rel=1e-5)
     assert scores.dtype == torch.float64
