@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gossamer import formats, quantizers
+from gossamer.artifact.layouts import rebuild
 from gossamer.data import load_data
 from gossamer.errors import ModelError, OptionError, TrainingError
 from gossamer.formats import Uniform
 from gossamer.methods import jacob
-from gossamer.methods.jacob import FoldedLayer
+from gossamer.methods.jacob import CurrentRange, FoldedLayer
 from gossamer.methods.norm_pairs import norm_pairs
 from gossamer.models import load_model
 from gossamer.quantizers import Affine, place, record
@@ -316,21 +318,22 @@ class Small(nn.Module):
         return logits
 
 
-def test_rounding_starts_late_and_norms_freeze_at_the_end_also_after_a_resume(tmp_path):
+def build_small(data) -> nn.Module:
+    torch.manual_seed(0)
+    net = Small()
+    x = torch.from_numpy(data.preprocess(data.train.take(range(32))[0]))
+    jacob.fold(net, x)
+    quantizers.attach(net, place(record(net, (x,))), lambda place: Affine(momentum=0.01))
+    quantizers.set_state(net, "observe")
+    net.eval()(x)
+    for quantizer in quantizers.quantizers(net).values():
+        quantizer.settle()
+    return net
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 2])
+def test_rounding_starts_late_and_norms_freeze_at_the_end_also_after_a_resume(tmp_path, stop_after):
     data = load_data("digits")
-
-    def build() -> nn.Module:
-        torch.manual_seed(0)
-        net = Small()
-        x = torch.from_numpy(data.preprocess(data.train.take(range(32))[0]))
-        jacob.fold(net, x)
-        quantizers.attach(net, place(record(net, (x,))), lambda place: Affine(momentum=0.01))
-        quantizers.set_state(net, "observe")
-        net.eval()(x)
-        for quantizer in quantizers.quantizers(net).values():
-            quantizer.settle()
-        return net
-
     seen: list[tuple[str, bool]] = []
 
     class Spy(DelayedRounding):
@@ -338,23 +341,25 @@ def test_rounding_starts_late_and_norms_freeze_at_the_end_also_after_a_resume(tm
             states = {quantizer.state for quantizer in quantizers.quantizers(model).values()}
             frozen = {bool(block.frozen) for block in jacob.folded_layers(model).values()}
             seen.append((states.pop(), frozen.pop()))
+            super().on_step_end(model, optimizer)
 
     options = {"lr": 0.05, "batch_size": 50, "max_batches": 2, "progress": False}
-    whole = build()
-    fit(whole, data, epochs=4, callbacks=[Spy.over(4, delay=1, frozen=0.25)], **options)
+    parts = {"delay": 3 / 8, "frozen": 1 / 8}  # of 8 steps: in the middle of the second and of the last epoch
+    whole = build_small(data)
+    fit(whole, data, epochs=4, callbacks=[Spy.over(8, **parts)], **options)
 
-    assert seen[::2] == [("off", False), ("quantize", False), ("quantize", False), ("quantize", True)]
+    assert seen == [("off", False)] * 3 + [("quantize", False)] * 4 + [("quantize", True)]
 
     class Stop(DelayedRounding):
         def on_epoch_end(self, epoch, model, history):
-            if epoch == 2:
+            if epoch == stop_after + 1:
                 raise KeyboardInterrupt
 
     for kind, expected in ((Stop, KeyboardInterrupt), (DelayedRounding, None)):
-        again = build()
+        again = build_small(data)
         run = {
             "epochs": 4,
-            "callbacks": [kind.over(4, frozen=0.25)],
+            "callbacks": [kind.over(8, **parts)],
             "checkpoint": Checkpoint(tmp_path / "c"),
         }
         if expected is None:
@@ -367,11 +372,50 @@ def test_rounding_starts_late_and_norms_freeze_at_the_end_also_after_a_resume(tm
         assert torch.equal(mine, reference)
 
 
+def test_ranges_follow_the_batches_while_activations_pass_as_floats():
+    quantizer, x = Affine(momentum=0.25), torch.tensor([-1.0, 0.5, 3.0])
+    quantizer.observe(x)
+    quantizer.settle()
+    quantizer.state = "off"
+
+    passed = quantizer.train()(3 * x)
+    quantizer.eval()(100 * x)
+    grid = quantizer.grid()
+
+    assert torch.equal(passed, 3 * x)
+    assert quantizer.ends.tolist() == [-1.5, 4.5]  # -1 + (-3 + 1) / 4 and 3 + (9 - 3) / 4
+    assert grid.high - grid.low == pytest.approx(6)
+
+
+def test_a_current_range_reaches_the_largest_weight_at_every_use():
+    torch.manual_seed(0)
+    linear = nn.Linear(7, 5)
+    formats.attach(linear, "weight", CurrentRange(bits=4, granularity="channel"))
+    latent = linear.parametrizations.weight.original
+    x = torch.randn(3, 7)
+
+    linear(x).square().sum().backward()
+    gradient = latent.grad.clone()
+    with torch.no_grad():
+        latent.mul_(10).add_(1)
+    weight = linear.weight.detach()
+    stored = rebuild(formats.stored(linear)["weight"])
+    jacob.finish(linear)
+
+    step = latent.detach().abs().amax(1, keepdim=True) / 7
+    assert torch.allclose(weight, (latent.detach() / step).round() * step)
+    assert (gradient != 0).all()  # also where a weight is the largest
+    assert np.array_equal(stored, weight.numpy())
+    assert formats.attached(linear)["weight"].format == Uniform(bits=4, granularity="channel")
+    assert torch.equal(linear.weight, weight)
+
+
 def test_a_schedule_that_cannot_be_is_refused():
-    assert DelayedRounding.over(10) == DelayedRounding(quantize_from=1, freeze_from=7)
-    with pytest.raises(OptionError, match="expected epochs from 0 on"):
+    assert DelayedRounding.over(10) == DelayedRounding(quantize_from=2, freeze_from=7)
+    assert DelayedRounding.over(1) == DelayedRounding(quantize_from=0, freeze_from=1)
+    with pytest.raises(OptionError, match="expected steps from 0 on"):
         DelayedRounding(quantize_from=-1)
-    with pytest.raises(OptionError, match="expected a part from 0 to 1"):
+    with pytest.raises(OptionError, match=r"frozen is 1\.5, expected a part from 0 to 1"):
         DelayedRounding.over(10, frozen=1.5)
 
 

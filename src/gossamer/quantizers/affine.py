@@ -5,7 +5,8 @@
     quantize  x_hat = grid.fake(x); the gradient passes where low <= x <= high of the grid and is 0 outside
 
 With `momentum` m, every training batch moves the range and with it the grid, before it is used:
-low += m (min x - low), high += m (max x - high); in eval mode the grid stays. m = 0.01 is a decay of 0.99.
+low += m (min x - low), high += m (max x - high); in eval mode the grid stays. m = 0.01 is a decay of 0.99. The range also
+follows while values still pass ("off"), so that rounding may start late in a training run.
 The grid, as float32 scale and integer zero point, and the range are buffers.
 Source: Jacob et al., CVPR 2018, arXiv:1712.05877, sections 2.1 and 3.1.
 """
@@ -61,12 +62,22 @@ class Affine(Kept):
         self.observer = dataclasses.replace(self.observer)  # the same options, and nothing observed
         self.begin()
 
+    def forward(self, x: Tensor) -> Tensor:
+        if self.state == "off":
+            self._follow(x)
+        return super().forward(x)
+
     def quantize(self, x: Tensor) -> Tensor:
-        if self.momentum is not None and self.training and x.numel():
-            low, high = self.ends.tolist()
-            batch = finite_range(x)
-            self._set(low + self.momentum * (batch[0] - low), high + self.momentum * (batch[1] - high))
+        self._follow(x)
         return (self._known or self.grid()).fake(x)
+
+    def _follow(self, x: Tensor) -> None:
+        """Move the range by a training batch."""
+        if self.momentum is None or not self.training or not x.numel():
+            return
+        low, high = self.ends.tolist()
+        batch = finite_range(x)
+        self._set(low + self.momentum * (batch[0] - low), high + self.momentum * (batch[1] - high))
 
     def present_grid(self) -> Grid:
         limits = self._of_range(0.0, 1.0)

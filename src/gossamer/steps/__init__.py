@@ -14,6 +14,7 @@ from .quantize_aware import QuantizeAware as QuantizeAware
 from .round import Round as Round
 from .round_weights import RoundWeights as RoundWeights
 from .share import Share as Share
+from .simulate_quantization import SimulateQuantization as SimulateQuantization
 from .train import Finetune as Finetune
 from .train import Train as Train
 
@@ -30,5 +31,6 @@ __all__ = [
     "Round",
     "RoundWeights",
     "Share",
+    "SimulateQuantization",
     "Train",
 ]

@@ -26,6 +26,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ...errors import ExportError, ModelError, TrainingError
 from ...formats import WeightFormat
 from ..norm_pairs import FOLDABLE
+from .current_range import straight_through
 
 
 class FoldedLayer(nn.Module):
@@ -115,12 +116,8 @@ class FoldedLayer(nn.Module):
         return result
 
     def _round(self, weight: Tensor) -> Tensor:
-        """fq: exactly what the format decodes to; the gradient passes, for the grid reaches the largest weight."""
-        if self.format is None:
-            return weight
-        with torch.no_grad():
-            rounded = self.format.decode(*self.format.encode(weight))
-        return rounded + (weight - weight.detach())
+        """fq; the gradient passes, for the grid reaches the largest weight."""
+        return weight if self.format is None else straight_through(weight, self.format)
 
     def _affine(self) -> tuple[Tensor, Tensor]:
         """gamma and beta, [C] each."""
