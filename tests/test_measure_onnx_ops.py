@@ -127,12 +127,29 @@ def test_a_matrix_product_costs_its_output_times_what_is_summed(left, right):
     [
         ("bhqd,bhkd->bhqk", [(2, 3, 4, 5), (2, 3, 6, 5)], 2 * 3 * 4 * 5 * 6),
         ("...ij,jk->...ik", [(2, 3, 4, 5), (5, 6)], 2 * 3 * 4 * 5 * 6),
-        ("i,j->ij", [(4,), (5,)], 20),
+        ("bi,bi->b", [(4, 5), (4, 5)], 20),
+        ("ij,jk", [(4, 5), (5, 6)], 120),
+        ("...i,i->i", [(4, 5), (5,)], 20),
         ("ij->ji", [(4, 5)], 0),
     ],
 )
 def test_einsum_costs_the_product_of_its_letters(equation, shapes, macs):
     assert cost("Einsum", shapes, equation=equation).macs == macs
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes"),
+    [
+        ("i,j->ij", [(4,), (5,)]),
+        ("ij,ij->ij", [(4, 5), (4, 5)]),
+        ("i,j", [(4,), (5,)]),
+        ("...i,i->...i", [(4, 5), (5,)]),
+    ],
+)
+def test_einsum_that_sums_nothing_multiplies_as_torch_counts_it(equation, shapes):
+    found = cost("Einsum", shapes, equation=equation)
+
+    assert (found.macs, found.other_ops) == (0, {"multiply": 20})
 
 
 def test_einsum_of_one_operand_adds_what_it_sums():

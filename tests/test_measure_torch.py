@@ -204,6 +204,7 @@ def test_scaled_dot_products_cost_scores_and_sums_for_every_query_head(name):
         ("nchw,ck->nkhw", [(2, 3, 4, 5), (3, 6)], 2 * 3 * 4 * 5 * 6),
         ("...ij,jk->...ik", [(2, 3, 4, 5), (5, 6)], 2 * 3 * 4 * 5 * 6),
         ("bi,bi->b", [(3, 4), (3, 4)], 3 * 4),
+        ("i,j->ij", [(4,), (5,)], 0),
     ],
 )
 def test_einsum_costs_the_product_of_its_indices(equation, shapes, macs):

@@ -5,6 +5,7 @@ Every front end (torch, ONNX) counts with these, so that one network has one fig
     convolution    N  H_out W_out  numel(weight)     weight [O, I / groups, K ...]; any number of axes
     transposed     N  H_in  W_in   numel(weight)     weight [I, O / groups, K ...]
     matmul         product of all different axes     [.., M, K] x [.., K, N] -> batch M K N
+    einsum         product of all letters; none where no letter is summed, as in an outer product: nothing is added
     attention      B heads L_q L_k (d_k + d_v)       scores and weighted sum; a causal mask saves nothing
     recurrent      steps gates h (i + h)             4 gates LSTM, 3 GRU, 1 RNN; each direction, each layer
     resize         2^axes of linear, 4^axes of cubic interpolation, 0 of nearest, per output
@@ -41,7 +42,7 @@ def matmul(left: Shape, right: Shape, output: Shape) -> int:
 
 
 def einsum(equation: str, shapes: Sequence[Shape]) -> int:
-    """Product of the sizes of all letters of the equation; an ellipsis stands for the broadcast axes."""
+    """Multiplications: the product of the sizes of all letters; an ellipsis stands for the broadcast axes."""
     terms = equation.replace(" ", "").split("->")[0].split(",")
     if len(terms) != len(shapes):
         raise MeasureError(f"einsum {equation!r} has {len(terms)} operands, received {len(shapes)} shapes.")
@@ -58,6 +59,15 @@ def einsum(equation: str, shapes: Sequence[Shape]) -> int:
         for letter, size in zip(letters, shape, strict=True):
             sizes[letter] = max(sizes.get(letter, 1), size)
     return prod(sizes.values())
+
+
+def einsum_sums(equation: str) -> bool:
+    """Whether a letter of the equation, or its ellipsis, is summed; without an arrow a repeated letter is."""
+    terms, arrow, output = equation.replace(" ", "").partition("->")
+    letters = terms.replace(",", "").replace("...", "")
+    if not arrow:
+        return any(letters.count(letter) > 1 for letter in letters)
+    return not set(letters) <= set(output) or ("..." in terms and "..." not in output)
 
 
 def attention(query: Shape, key: Shape, value: Shape) -> int:

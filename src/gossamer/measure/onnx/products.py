@@ -103,7 +103,11 @@ def _narrow_matmul(call: Call) -> Cost:
 def _einsum(call: Call) -> Cost:
     shapes = [shape for shape in call.inputs if shape is not None]
     if len(shapes) > 1:
-        return Cost.of_macs(formulas.einsum(call.attributes["equation"], shapes))
+        equation = call.attributes["equation"]
+        products = formulas.einsum(equation, shapes)
+        if formulas.einsum_sums(equation):
+            return Cost.of_macs(products)
+        return Cost.of_elements(products, multiply=len(shapes) - 1)
     sums = prod(shapes[0]) > prod(call.output)
     return Cost.of_elements(prod(shapes[0]) if sums else 0, add=1)
 
