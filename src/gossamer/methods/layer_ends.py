@@ -9,6 +9,7 @@ operands is that very y or z. So no graph is traced and names do not matter; a s
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,19 +35,35 @@ class Seen:
     shortcut: Tensor | None = None
     branch: list[Tensor] = field(default_factory=list)  # y, and z once the norm has run
 
+    @property
+    def events(self) -> int:
+        """How many things were seen of this call."""
+        return len(self.branch) + (self.shortcut is not None)
 
-def look(model: nn.Module, layer: str, batch: Batch) -> list[Seen]:
+
+class _Enough(Exception):
+    """Not an error: it ends a forward that has shown all there is to see."""
+
+
+def look(model: nn.Module, layer: str, batch: Batch, *, events: int | None = None) -> list[Seen]:
     """Every call of `layer` while `model` runs on one batch, in eval mode and without gradients.
+
+    events: all that there is to see, counted over the calls; the forward ends there (None: it runs to its end).
 
     Raises: OptionError for a layer that is not there, StepError for one that is never called.
     """
     calls: list[Seen] = []
     module = submodule(model, layer)
 
+    def check() -> None:
+        if sum(seen.events for seen in calls) == events:
+            raise _Enough
+
     def made(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], y: Tensor) -> None:
         x = args[0] if args else next(iter(kwargs.values()))
         # later operators may write into x or y, so the values are copied, and the tensor itself is followed
         calls.append(Seen(x.clone(), y.clone(), branch=[y]))
+        check()
 
     def normed(path: str, norm: _BatchNorm) -> Callable[..., None]:
         def follow(_: nn.Module, args: tuple[Tensor, ...], z: Tensor) -> None:
@@ -54,6 +71,7 @@ def look(model: nn.Module, layer: str, batch: Batch) -> list[Seen]:
                 if args[0] is seen.branch[-1]:
                     seen.norm, seen.slope = path, slope(norm)
                     seen.branch.append(z)
+                    check()
 
         return follow
 
@@ -62,7 +80,7 @@ def look(model: nn.Module, layer: str, batch: Batch) -> list[Seen]:
         if isinstance(norm, _BatchNorm) and norm.running_var is not None:
             handles.append(norm.register_forward_hook(normed(path, norm)))
     try:
-        with evaluating(model), _Additions(calls):
+        with suppress(_Enough), evaluating(model), _Additions(calls, check):
             model(*(batch if isinstance(batch, tuple) else (batch,)))
     finally:
         for handle in handles:
@@ -82,9 +100,9 @@ def slope(norm: _BatchNorm) -> Tensor:
 
 
 class _Additions(TorchFunctionMode):
-    def __init__(self, calls: list[Seen]) -> None:
+    def __init__(self, calls: list[Seen], check: Callable[[], None]) -> None:
         super().__init__()
-        self.calls = calls
+        self.calls, self.check = calls, check
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ADDITIONS and len(args) == 2 and not kwargs:
@@ -97,3 +115,4 @@ class _Additions(TorchFunctionMode):
             for branch, other in ((left, right), (right, left)):
                 if branch is seen.branch[-1] and isinstance(other, Tensor) and other.shape == branch.shape:
                     seen.shortcut = other.clone()
+                    self.check()

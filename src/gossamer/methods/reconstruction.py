@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import StepError
 from . import patches
 from .layer_ends import Seen, look
 from .layer_inputs import Batch, reconstructable, watch
@@ -105,8 +106,13 @@ def equations(
     module, twin = reconstructable(model, layer), reconstructable(reference, layer)
     generator = torch.Generator().manual_seed(seed)
     sums: list[Any] = [0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    events = None
     for batch in batches:
-        for now, aim in zip(look(model, layer, batch), look(reference, layer, batch), strict=True):
+        if events is None:
+            first = batch[:1] if isinstance(batch, Tensor) else tuple(x[:1] for x in batch)
+            events = sum(seen.events for seen in look(model, layer, first))
+        pair = (look(network, layer, batch, events=events) for network in (model, reference))
+        for now, aim in zip(*pair, strict=True):
             wanted = aim.y + _lost(now, aim) if residual else aim.y
             size = patches.chunk(module, now.x, now.y)
             for x, y in zip(torch.split(now.x, size), torch.split(wanted, size), strict=True):
@@ -115,6 +121,8 @@ def equations(
                 turned = rows.transpose(1, 2)
                 new = (turned @ rows, turned @ targets, targets.square().sum(1), rows.sum(1), targets.sum(1))
                 sums = [sums[0] + rows.shape[1], *(a + b for a, b in zip(sums[1:], new, strict=True))]
+    if not sums[0]:
+        raise StepError("There are no calibration batches. Pass at least one, e.g. 512 training inputs.")
     return Equations(sums[0], *(total.cpu() for total in sums[1:]))
 
 
