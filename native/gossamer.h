@@ -79,6 +79,13 @@ GOSSAMER_API int64_t gossamer_scatter(const uint16_t* symbols, int64_t count, in
 GOSSAMER_API int64_t gossamer_lookup(const void* codes, int64_t count, int32_t width, const float* centroids,
                                      int64_t size, float* dense);
 
+// Entries at rising positions of a matrix [rows, columns] in C order (by_column: of its transpose) as the streams of
+// sparse_gemv/format.h; starts: [streams + 1]. With bytes null it fills counts [streams * columns] and returns the size;
+// with those counts it fills bytes [size].
+GOSSAMER_API int64_t gossamer_sparse_pack(const int64_t* positions, const uint8_t* codes, int64_t entries, int64_t rows,
+                                          int64_t columns, int32_t by_column, const int64_t* starts, int64_t streams,
+                                          uint16_t* counts, uint8_t* bytes, int64_t size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -8,6 +8,7 @@
 #include "rans/reference.h"
 #include "scatter/reference.h"
 #include "test/check.h"
+#include "test/sparse.h"
 
 using namespace gossamer;
 using namespace gossamer::test;
@@ -155,6 +156,10 @@ int main() {
   for (int precision = 7; precision <= 14; ++precision) fast_rows_equal_the_reference(random, precision);
   for (int64_t count : {0, 1, 15, 16, 17, 1000})
     for (int64_t size : {1, 8, 15, 16, 17, 32, 33, 256}) lookup_equals_its_reference(random, count, size);
+  sparse_products_equal_their_reference(random);
+  long_runs_touch_no_value(random);
+  damaged_sparse_fields_are_refused_or_harmless(random, 3000);
+  packing_refuses_what_does_not_fit();
   std::puts("native tests: all hold");
   return 0;
 }
