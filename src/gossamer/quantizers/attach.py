@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from ..errors import ModelError
 from .base import Quantizer
-from .calls import Follow
+from .calls import BEHIND, Follow
 from .placement import Place, Placement
 
 NAME = "activation_quantizers"
@@ -43,14 +43,14 @@ class Quantizers(nn.Module):
 
     def output(self, model: nn.Module, index: int, kind: str, result: Any) -> Any:
         """What the call `index` returns: rounded, if a quantizer waits there and no batch norm comes first."""
-        if kind != "norm" and (index >= len(self.kinds) or self.kinds[index] != kind):
+        if kind != BEHIND and (index >= len(self.kinds) or self.kinds[index] != kind):
             expected = self.kinds[index] if index < len(self.kinds) else "no more calls"
             raise ModelError(
                 f"call {index} of this forward is {kind}, but {expected} when the quantizers were placed. A network "
                 "that chooses its path by values cannot be quantized; calibrate on the path that is used."
             )
         quantizer = self._modules.get(f"call{index}")
-        if quantizer is None or (kind == "norm") != self._has_norm(model, index):
+        if quantizer is None or (kind == BEHIND) != self._has_norm(model, index):
             return result
         with torch._C.DisableTorchFunction():
             return pytree.tree_map(lambda leaf: quantizer(leaf) if isinstance(leaf, Tensor) else leaf, result)

@@ -42,6 +42,7 @@ KINDS = {
     **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), "attention"),
     **dict.fromkeys(("embedding", "lstm", "gru"), "other"),
 }
+BEHIND = "batch_norm"  # what Follow calls a batch norm; a layer norm is a call of its own, of kind "norm"
 NORMS = ("batch_norm", "channel_affine")  # the second is what a norm becomes that cannot fold (blocks.Affine)
 MOVES = frozenset(
     (
@@ -129,7 +130,7 @@ class Calls:
 
 
 class Follow(TorchFunctionMode):
-    """Numbers computing calls; `output` may replace what a call returned, or the batch norm behind it ("norm")."""
+    """Numbers computing calls; `output` may replace what a call returned, or the batch norm behind it (BEHIND)."""
 
     def __init__(self, output: Callable[[int, str, Any], Any]) -> None:
         super().__init__()
@@ -142,7 +143,7 @@ class Follow(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         name = _name(func)
         if name in NORMS:
-            return self._output(self.count - 1, "norm", result)
+            return self._output(self.count - 1, BEHIND, result)
         kind = KINDS.get(name)
         if kind is None or not _computes(result):
             return result
