@@ -181,6 +181,51 @@ def test_explain_follows_a_weight_through_a_transpose():
     assert [row.op for row in runtime.open(artifact.to_bytes(packed)).explain()] == ["MatMul"]
 
 
+@pytest.mark.parametrize("rounded", [True, False])
+def test_explain_follows_integers_to_the_layer_that_reads_them(rounded):
+    codes = artifact.Stored(
+        "integers", (3, 6), {"codes": artifact.Ints(np.arange(18, dtype=np.uint8), 8)}, options={"offset": 9}
+    )
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["0"]),
+        helper.make_node("DequantizeLinear", ["0", "s", "z"], ["1"]),
+        helper.make_node("DequantizeLinear", ["w0", "w1"], ["2"], axis=0),
+        helper.make_node("Transpose", ["2"], ["3"], perm=[1, 0]),
+        helper.make_node("MatMul", ["1" if rounded else "x", "3"], ["y"]),
+    ]
+    scale = onnx.numpy_helper.from_array(np.float32(0.1), "s")
+    zero = onnx.numpy_helper.from_array(np.uint8(7), "z")
+    model = model_of(nodes, [values("x", 1, "batch", 6)], [values("y", 1, "batch", 3)], [scale, zero])
+    tensors = (
+        artifact.Tensor("fc.weight", "w0", codes, None, "int8"),
+        dense("w1", "w1", np.ones(3, np.float32)),
+    )
+    packed = artifact.to_bytes(artifact.Artifact(model.SerializeToString(), tensors))
+
+    (row,) = runtime.open(packed).explain()
+
+    assert (row.op, row.weight, row.shape, row.layout) == ("MatMul", "fc.weight", (3, 6), "integers")
+    assert row.kernel == ("onnxruntime integers" if rounded else "onnxruntime dense")
+    assert ("input is not rounded" in row.why) != rounded
+
+
+def test_explain_names_the_operator_that_reads_packed_codes():
+    packed = artifact.Stored("integers", (3, 1, 16), {"codes": artifact.Ints(np.zeros(48, np.uint8), 8)})
+    node = helper.make_node(
+        "MatMulNBits", ["x", "w0", "w1"], ["y"], domain="com.microsoft", K=32, N=3, bits=4, block_size=32
+    )
+    model = model_of([node], [values("x", 1, "batch", 32)], [values("y", 1, "batch", 3)])
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    tensors = (
+        artifact.Tensor("fc.weight", "w0", packed, None, "uint8"),
+        dense("w1", "w1", np.ones(3, np.float32)),
+    )
+
+    (row,) = runtime.open(artifact.to_bytes(artifact.Artifact(model.SerializeToString(), tensors))).explain()
+
+    assert (row.op, row.weight, row.kernel) == ("MatMulNBits", "fc.weight", "onnxruntime packed")
+
+
 def test_unpacked_weights_are_those_of_the_file(tmp_path):
     content = runtime.unpack(linear())
     size = runtime.unpack_to(linear(), tmp_path / "m.onnx")

@@ -2,17 +2,23 @@
 
 One row per node of the graph that reads a stored weight of at least two dimensions (a matrix, a kernel, a
 table); the row names the largest one. A weight that passes through a reshaping node first (a transpose, a
-slice) is followed to the node that computes with it.
+slice), or through DequantizeLinear, is followed to the node that computes with it.
+
+    onnxruntime integers   weight and input both come from DequantizeLinear: ONNX Runtime takes such a layer together
+                           with what stands around it as one integer kernel
+    onnxruntime packed     the operator reads packed codes (MatMulNBits)
+    onnxruntime dense      floats
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ..artifact.outline import Outline, TensorOutline
 from .graph import Node
+from .lower import Choice
 
 MOVES = {
     "Transpose",
@@ -25,7 +31,9 @@ MOVES = {
     "Split",
     "Expand",
     "Cast",
+    "DequantizeLinear",
 }
+PACKED = {"MatMulNBits"}
 
 
 @dataclass(frozen=True)
@@ -38,13 +46,20 @@ class Row:
     layout: str
     kernel: str
     why: str
+    ms: float | None = None  # expected, where two kernels were compared
+    other_ms: float | None = None
 
 
-def rows(nodes: Iterable[Node], tensors: Iterable[TensorOutline]) -> tuple[Row, ...]:
-    """The rows in graph order."""
+def rows(
+    nodes: Iterable[Node], tensors: Iterable[TensorOutline], choices: Mapping[str, Choice] | None = None
+) -> tuple[Row, ...]:
+    """The rows in graph order; `choices` by the name of a node's first output."""
     carried: dict[str, tuple[TensorOutline, ...]] = {item.initializer: (item,) for item in tensors}
+    rounded: set[str] = set()  # what DequantizeLinear gives, moved or not
     found = []
     for node in nodes:
+        if node.op == "DequantizeLinear" or (node.op in MOVES and node.inputs[0] in rounded):
+            rounded.update(node.outputs)
         held = {item.initializer: item for name in node.inputs for item in carried.get(name, ())}
         if not held:
             continue
@@ -56,9 +71,9 @@ def rows(nodes: Iterable[Node], tensors: Iterable[TensorOutline]) -> tuple[Row, 
         if sum(size > 1 for size in largest.node.shape) < 2:
             continue
         layout = described(largest.node)
-        found.append(
-            Row(node.op, largest.name, largest.node.shape, layout, "onnxruntime dense", _why(layout))
-        )
+        weights = [name for name in node.inputs if largest in carried.get(name, ())]
+        kernel, why = _kernel(node, weights, rounded, layout)
+        found.append(Row(node.op, largest.name, largest.node.shape, layout, kernel, why))
     return tuple(found)
 
 
@@ -68,7 +83,17 @@ def described(node: Outline) -> str:
     return f"{node.layout}({inner})" if inner else node.layout
 
 
-def _why(layout: str) -> str:
+def _kernel(node: Node, weights: list[str], rounded: set[str], layout: str) -> tuple[str, str]:
+    """(the kernel, the reason) of a node that reads a weight by the names `weights`."""
+    if node.op in PACKED:
+        return "onnxruntime packed", f"{node.op} reads the codes as they are stored in memory"
+    if rounded.issuperset(weights):
+        if node.inputs[0] in rounded:
+            return "onnxruntime integers", "weight and input are integers times a scale"
+        return "onnxruntime dense", "the weight is integers, but the input is not rounded"
     if layout == "dense":
-        return "the weight is stored dense"
-    return f"no kernel reads {layout} directly; it was decoded when the file was opened"
+        return "onnxruntime dense", "the weight is stored dense"
+    return (
+        "onnxruntime dense",
+        f"no kernel reads {layout} directly; it was decoded when the file was opened",
+    )
