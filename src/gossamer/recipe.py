@@ -29,13 +29,13 @@ from .errors import OptionError, nearest
 from .steps import Step, Train
 from .steps.apply import check_order
 
-KEYS = ("model", "weights", "data", "seed", "train", "steps", "threads", "name")
+KEYS = ("model", "weights", "data", "seed", "train", "steps", "threads", "keep_integers", "name")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A model, data, and the steps that make one small file of them. threads: of torch (None: one per core);
-    a result repeats bit for bit only with the same number."""
+    a result repeats bit for bit only with the same number. keep_integers: they ship even where floats are faster."""
 
     model: str
     data: str
@@ -44,6 +44,7 @@ class Recipe:
     seed: int = 0
     train: Train | None = None
     threads: int | None = None
+    keep_integers: bool = False
     name: str = "custom"
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,6 +56,7 @@ class Recipe:
             "data": self.data,
             "seed": self.seed,
             "threads": self.threads,
+            "keep_integers": self.keep_integers,
             "train": next(iter(self.train.to_dict().values())) if self.train else None,
             "steps": [step.to_dict() for step in self.steps],
         }
@@ -115,6 +117,7 @@ def parse(tree: dict[str, Any], place: str = "recipe") -> Recipe:
             threads=_whole(tree["threads"], "threads", place, low=1)
             if tree.get("threads") is not None
             else None,
+            keep_integers=_flag(tree.get("keep_integers", False), "keep_integers", place),
             name=str(tree.get("name", "custom")),
         )
     except TypeError as error:
@@ -166,6 +169,12 @@ def _read(source: str | Path) -> tuple[str, str]:
     return (resources.files(__package__) / "recipes" / f"{source}.yaml").read_text(encoding="utf-8"), str(
         source
     )
+
+
+def _flag(value: Any, what: str, place: str) -> bool:
+    if not isinstance(value, bool):
+        raise OptionError(f"{place}: {what} is true or false; received {value!r}.")
+    return value
 
 
 def _whole(value: Any, what: str, place: str, *, low: int) -> int:

@@ -7,6 +7,10 @@
 
 Running the same recipe in the same folder again resumes it; a finished run costs only its report. Before the first
 real step, every step is tried on one batch, so that a wrong option fails in seconds.
+
+A network of integers that is slower than the uncompressed one ships as floats: its weights stay on their grids, stored as
+small as before, and become floats when the file is opened. The report says so under "fallback"; `keep_integers` in the
+recipe keeps the integers.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +28,10 @@ import torch
 import yaml
 from torch import nn
 
-from . import formats, stage
+from . import formats, quantizers, stage
 from .data import Data, load_data
 from .errors import GossamerError
-from .export import pack
+from .export import Packed, pack
 from .measure import fresh_figures, machine
 from .models import load_model
 from .recipe import Recipe
@@ -46,11 +50,12 @@ def run(
     resume: bool = True,
     progress: bool = True,
     tell: Callable[[str], None] | None = None,
+    figures: Callable[..., dict[str, Any]] = fresh_figures,
 ) -> dict[str, Any]:
     """Run `recipe` in `folder` and return the report (schema 1, docs/json.md).
 
     store: where finished stages are kept (default: the folder); runs that share one share their common first stages.
-    tell: called with one line for every stage that is finished.
+    tell: called with one line for every stage that is finished. figures: measures a file, as `fresh_figures` does.
     """
     tell = tell or (lambda line: None)
     recipe = recipe.replace(threads=recipe.threads or machine.describe()["cores"])
@@ -66,25 +71,51 @@ def run(
     example = example_of(data)
     described: dict[str, Any] = {"preprocess": data.preprocess, "labels": data.classes}
     baseline = pack(original, folder / "original.goss", example, **described)
-    packed = pack(last, folder / "model.goss", example, metadata={"recipe": recipe.name}, **described)
+    described["metadata"] = {"recipe": recipe.name}
+    packed = pack(last, folder / "model.goss", example, **described)
     tell(f"packed {packed.size_bytes} bytes; measuring the file in a fresh process")
+    before = figures(baseline.path, recipe.data)
+    beside = {"against": baseline.path, "threads": recipe.threads or 1}
+    after, fallback = figures(packed.path, recipe.data, **beside), None
+    if quantizers.quantized(last) and not recipe.keep_integers and slower(after["latency"]):
+        fallback = fallback_of(packed, after)
+        tell(f"{fallback['reason']}; packing floats")
+        described["metadata"]["fallback"] = fallback["reason"]
+        packed = pack(floats(last), folder / "model.goss", example, **described)
+        after = figures(packed.path, recipe.data, **beside)
     report = build.report(
         recipe=lock,
         original=original,
         model=last,
         stages=stages,
         packed=packed,
-        figures={
-            "before": fresh_figures(baseline.path, recipe.data),
-            "after": fresh_figures(
-                packed.path, recipe.data, against=baseline.path, threads=recipe.threads or 1
-            ),
-        },
+        figures={"before": before, "after": after},
         machine=machine.describe(),
+        fallback=fallback,
     )
     _write(folder / "report.json", json.dumps(report, indent=1))
     html.write(report, folder / "report.html")
     return report
+
+
+def slower(latency: Mapping[str, Any] | None) -> bool:
+    """Whether a COMPARISON (docs/json.md) calls the file slower than the float32 network."""
+    return latency is not None and latency["ratio_of_medians"] < 1 and not latency["overlap"]
+
+
+def floats(model: nn.Module) -> nn.Module:
+    """A copy that computes in floats: no rounded activations, the weights on their grids."""
+    plain = copy.deepcopy(model)
+    quantizers.detach(plain)
+    return plain
+
+
+def fallback_of(packed: Packed, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report says of integers that do not ship."""
+    share = figures["latency"]["ratio_of_medians"]
+    reason = f"integers run at {share:.2f} times the speed of float32 here, so the file computes in floats"
+    kept = {"file_bytes": packed.size_bytes, "accuracy": figures["accuracy"], "latency": figures["latency"]}
+    return {"reason": reason, "integers": kept}
 
 
 def compress(

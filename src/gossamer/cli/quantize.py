@@ -38,6 +38,9 @@ def quantize(
             help="Most validation accuracy to lose, such as 1%; the layers that cost most stay float."
         ),
     ] = None,
+    keep_integers: Annotated[
+        bool, typer.Option("--keep-integers", help="Keep integers even where float32 is faster here.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; default: runs/MODEL-quantize.")
     ] = None,
@@ -68,6 +71,7 @@ def quantize(
     if max_drop is not None:
         steps.append({"Protect": {"max_drop": points(max_drop)}})
     tree: dict[str, Any] = {"name": "quantize", "model": model, "data": data, "seed": seed, "steps": steps}
+    tree["keep_integers"] = keep_integers
     if weights is not None:
         tree["weights"] = weights
     chosen = recipes.parse(tree)

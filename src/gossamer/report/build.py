@@ -35,11 +35,13 @@ def report(
     packed: Packed,
     figures: Mapping[str, Mapping[str, Any]],
     machine: Mapping[str, Any],
+    fallback: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report of the file `packed` that `recipe` made of the network `original`.
 
     model: the compressed network with its formats; what it still trains are survivors, centroids, biases.
-    stages: what each step told. figures: {"before", "after"}, as `measure.fresh_figures` returns them.
+    stages: what each step told. figures: {"before", "after"}, as `measure.fresh_figures` returns them. fallback: why
+    integers do not ship, and their figures.
     """
     found = inspect(packed.path)
     size = weights(original)
@@ -71,6 +73,7 @@ def report(
             "latency": latency["ratio_of_medians"] if latency else None,
         },
         "latency": latency,
+        "fallback": dict(fallback) if fallback else None,
         "stages": [_stage(stage) for stage in stages],
         "layers": layers(packed.path, found, dict(original.named_parameters())),
         "fields": fields(found),

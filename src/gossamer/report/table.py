@@ -21,6 +21,8 @@ def render(report: Mapping[str, Any], *, html: Path | None = None, file: Path | 
     latency = report.get("latency")
     if latency:
         parts.append(Text(f"Latency: {latency_text(latency)}"))
+    if report.get("fallback"):
+        parts.append(Text(f"Floats: {report['fallback']['reason']}. keep_integers keeps them."))
     skipped = report["skipped"]
     parts.append(Text(f"Skipped layers: {'none' if not skipped else len(skipped)}"))
     parts += [Text(f"  {entry['name']}: {entry['reason']}") for entry in skipped[:SKIPPED_SHOWN]]

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .. import quantizers
 from ..errors import GossamerError, OptionError, StepError
 from ..quantizers import Place, Placement, Quantizer, observers
+from ..quantizers.calls import Calls
 from .base import Context, Edit, Step, layer_paths
 from .freeze_norms import FreezeNorms
 
@@ -48,11 +49,14 @@ class Calibrate(Step):
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         batches = list(inputs(context, self.samples, "Calibrate"))
-        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        if can_freeze(model):
             if context.example is None:
                 context.example = batches[0][:2]
             model = FreezeNorms().apply(model, context)
-        calls = quantizers.record(model, (batches[0][:1],))
+        else:
+            for path in (name for name, module in model.named_modules() if isinstance(module, _BatchNorm)):
+                context.skip(path, "keeps no running statistics, so it stays float")
+        calls = _recorded(model, batches[0][:1])
         left_out = layer_paths(self.skip, model)
         placement = quantizers.place(calls, skip=left_out)
         for name, reason in placement.skipped.items():
@@ -68,6 +72,25 @@ class Calibrate(Step):
 
     def rebuild(self, model: nn.Module, edits: list[Edit]) -> nn.Module:
         return rebuild(model, edits)
+
+
+def can_freeze(model: nn.Module) -> bool:
+    """Whether there is a batch norm that FreezeNorms can make constant."""
+    norms = (module for module in model.modules() if isinstance(module, _BatchNorm))
+    return any(norm.running_mean is not None for norm in norms)
+
+
+def _recorded(model: nn.Module, x: Tensor) -> Calls:
+    try:
+        return quantizers.record(model, (x,))
+    except GossamerError:
+        raise
+    except Exception as error:  # forward is the user's code, which may raise anything
+        said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise StepError(
+            f"Calibrate: the network does not run on a calibration input {list(x.shape)}: {said}. Check the shape that it "
+            "expects, and the data's preprocess."
+        ) from error
 
 
 def described(placement: Placement, made: Mapping[str, tuple[str, Mapping[str, Any]]]) -> Edit:

@@ -27,6 +27,6 @@ class CorrectBias(Step):
         done = correct_biases(model, float_twin(model), list(inputs(context, self.samples, "CorrectBias")))
         for name, reason in done.skipped.items():
             context.skip(name, reason)
-        if not done.shifts:
-            raise StepError("CorrectBias found no rounded layer with a bias. Put it after Quantize.")
+        if not done.shifts and not done.skipped:
+            raise StepError("CorrectBias found no rounded layer. Put it after Quantize.")
         return model

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import OptionError
 from ..methods.cross_layer_equalization import equalize, replace_relu6_
 from .base import Context, Edit, Step
-from .calibrate import inputs
+from .calibrate import can_freeze, inputs
 from .freeze_norms import FreezeNorms
 
 
@@ -32,7 +31,7 @@ class Equalize(Step):
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
         example = next(inputs(context, 8, "Equalize"))
-        if any(isinstance(module, _BatchNorm) for module in model.modules()):
+        if can_freeze(model):
             model = FreezeNorms().apply(model, context)
         done = equalize(model, example, relu6=self.relu6)
         for name, reason in done.skipped.items():
