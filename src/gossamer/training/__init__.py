@@ -1,5 +1,6 @@
 """Training: one loop (`fit`), what measures it (`evaluate`), and what it may be given."""
 
+from gossamer.training.callbacks import AfterStep as AfterStep
 from gossamer.training.callbacks import Callback as Callback
 from gossamer.training.checkpoint import Checkpoint as Checkpoint
 from gossamer.training.evaluate import Evaluation as Evaluation
@@ -9,4 +10,6 @@ from gossamer.training.history import Epoch as Epoch
 from gossamer.training.history import History as History
 from gossamer.training.loop import fit as fit
 
-__all__ = ["Callback", "Checkpoint", "Epoch", "Evaluation", "History", "evaluate", "fit", "recalibrate_norms"]
+__all__ = [
+    "AfterStep", "Callback", "Checkpoint", "Epoch", "Evaluation", "History", "evaluate", "fit", "recalibrate_norms",
+]  # fmt: skip

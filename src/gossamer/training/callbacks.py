@@ -7,6 +7,7 @@ handed back on resume.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -33,3 +34,13 @@ class Callback:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
+
+
+class AfterStep(Callback):
+    """Calls change(model, optimizer) after each optimizer step: a proximal step, a mask, a projection."""
+
+    def __init__(self, change: Callable[[nn.Module, Optimizer], object]) -> None:
+        self.change = change
+
+    def on_step_end(self, model: nn.Module, optimizer: Optimizer) -> None:
+        self.change(model, optimizer)
