@@ -64,6 +64,10 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "gaps_histogram": (_pointer, _size, _size, _pointer),
     "scatter": (_pointer, _size, _width, _pointer, _size, _pointer, _size),
     "lookup": (_pointer, _size, _width, _pointer, _size, _pointer),
+    "sparse_pack": (
+        *(_pointer, _pointer, _size, _size, _size, ctypes.c_int32, _pointer, _size),
+        *(_pointer, _pointer, _size),
+    ),
 }
 
 

@@ -52,7 +52,7 @@ def bench(
         if explain:
             from .. import runtime
 
-            answer["layers"] = [asdict(row) for row in runtime.open(file).explain()]
+            answer["layers"] = [asdict(row) for row in runtime.open(file, threads=threads).explain()]
     answer |= {"machine": machine, "versions": measure.machine.versions(), "date": measure.machine.today()}
     if json:
         emit("bench", answer)
@@ -81,9 +81,12 @@ def show(answer: dict[str, Any]) -> None:
     out.print(text(latency_text(latency)))
     if "layers" in answer:
         layers = Table(title="kernels", title_justify="left")
-        for heading in ("operator", "weight", "shape", "layout", "kernel", "why"):
-            layers.add_column(heading, overflow="fold")
+        for heading in ("operator", "weight", "shape", "layout", "kernel", "why", "ms", "other ms"):
+            layers.add_column(heading, overflow="fold", justify="right" if heading.endswith("ms") else "left")
         for row in answer["layers"]:
             shape = " x ".join(map(str, row["shape"]))
-            layers.add_row(row["op"], text(row["weight"]), shape, row["layout"], row["kernel"], row["why"])
+            times = ["" if row[key] is None else f"{row[key]:.3g}" for key in ("ms", "other_ms")]
+            layers.add_row(
+                row["op"], text(row["weight"]), shape, row["layout"], row["kernel"], row["why"], *times
+            )
         out.print(layers)

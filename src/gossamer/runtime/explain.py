@@ -8,6 +8,7 @@ slice), or through DequantizeLinear, is followed to the node that computes with 
                            with what stands around it as one integer kernel
     onnxruntime packed     the operator reads packed codes (MatMulNBits)
     onnxruntime dense      floats
+    SparseGemm             our operator on the stored bytes (see `lower`)
 """
 
 from __future__ import annotations
@@ -72,8 +73,12 @@ def rows(
             continue
         layout = described(largest.node)
         weights = [name for name in node.inputs if largest in carried.get(name, ())]
-        kernel, why = _kernel(node, weights, rounded, layout)
-        found.append(Row(node.op, largest.name, largest.node.shape, layout, kernel, why))
+        place = node.op, largest.name, largest.node.shape, layout
+        choice = (choices or {}).get(node.outputs[0])
+        if choice is None:
+            found.append(Row(*place, *_kernel(node, weights, rounded, layout)))
+        else:
+            found.append(Row(*place, choice.kernel, choice.why, choice.ms, choice.other_ms))
     return tuple(found)
 
 

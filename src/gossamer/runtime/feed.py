@@ -17,18 +17,24 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from .. import artifact
-from . import exact, graph, plain, weights
+from .. import artifact, native
+from . import exact, graph, lower, plain
 
 SPILL = 2**27
 PAGE = 4096
 
 
 def create(
-    reader: artifact.Reader, options: ort.SessionOptions, providers: Sequence[str]
+    reader: artifact.Reader,
+    options: ort.SessionOptions,
+    providers: Sequence[str],
+    plan: lower.Plan | None = None,
 ) -> ort.InferenceSession:
-    """A session of the reader's graph with its weights."""
-    stubs = weights.initializers(reader)
+    """A session of the reader's graph with its weights, or of what `plan` made of it."""
+    plan = plan or lower.dense(reader)
+    stubs = plan.initializers
+    if plan.custom:
+        options.register_custom_ops_library(str(native.path()))
     if exact.options() and any(stub.dtype == "int8" for stub in stubs):
         for option in exact.options():
             options.add_session_config_entry(*option)
@@ -37,12 +43,12 @@ def create(
     if sum(stub.size_bytes for stub in stubs) >= SPILL:
         try:
             with tempfile.TemporaryDirectory(prefix="gossamer-", ignore_cleanup_errors=True) as folder:
-                model = _spill(reader, stubs, Path(folder))
+                model = _spill(plan, Path(folder))
                 return ort.InferenceSession(str(model), options, providers=list(providers))
         except OSError:  # no space or no right to write: then in memory
             pass
-    declared = graph.with_stubs(reader.graph, stubs)
-    arrays = list(weights.arrays(reader))  # ONNX Runtime reads them until the session exists
+    declared = graph.with_stubs(plan.model, stubs)
+    arrays = list(plan.arrays())  # ONNX Runtime reads them until the session exists
     values = [
         ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, graph.DATA_TYPES[stub.dtype])
         if stub.dtype == "bfloat16"
@@ -54,14 +60,14 @@ def create(
     return ort.InferenceSession(declared, options, providers=list(providers))
 
 
-def _spill(reader: artifact.Reader, stubs: Sequence[graph.Initializer], folder: Path) -> Path:
+def _spill(plan: lower.Plan, folder: Path) -> Path:
     """Write the weights beside a graph that refers to them; the path of the graph."""
     offsets: list[int | None] = []
     with (folder / graph.WEIGHTS).open("wb") as out:
-        for array in weights.arrays(reader):
+        for array in plan.arrays():
             out.write(bytes(-out.tell() % PAGE))  # a mapped weight starts on a page
             offsets.append(out.tell())
             out.write(array.data)
     model = folder / "model.onnx"
-    model.write_bytes(graph.with_stubs(reader.graph, stubs, offsets))
+    model.write_bytes(graph.with_stubs(plan.model, plan.initializers, offsets))
     return model

@@ -11,21 +11,37 @@ Raises: HeaderError when the graph is no ONNX model, or when it points to data o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from ..errors import HeaderError
 from . import protobuf as pb
 
 MODEL_GRAPH = 7
 GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE_INITIALIZER = 1, 5, 15
-NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE = 1, 2, 4, 5
+GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
+MODEL_OPSET = 8
+NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
+ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INTEGER = 1, 2, 3
 ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 TENSOR_DIM, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
 EXTERNAL = 1
 WEIGHTS = "weights.bin"
-DATA_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "float16": 10, "float64": 11, "bfloat16": 16}
-ITEMSIZE = {"float32": 4, "uint8": 1, "int8": 1, "int32": 4, "float16": 2, "float64": 8, "bfloat16": 2}
+DATA_TYPES = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "uint16": 4,
+    "int32": 6,
+    "int64": 7,
+    "float16": 10,
+    "float64": 11,
+    "bfloat16": 16,
+}
+ITEMSIZE = {name: 2 if name == "bfloat16" else np.dtype(name).itemsize for name in DATA_TYPES}
 MAX_NESTING = 16
 
 
@@ -36,6 +52,7 @@ class Node:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,14 +111,83 @@ def split(model: bytes) -> tuple[bytes, memoryview]:
 
 def nodes(graph: memoryview) -> list[Node]:
     """The nodes of a GraphProto, in order (those of inner graphs are left out)."""
-    found = []
+    return [_node(value) for value in _messages(graph, GRAPH_NODE)]
+
+
+def _node(value: memoryview) -> Node:
+    parts: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: [], NODE_OP: [], NODE_DOMAIN: []}
+    for number, item in pb.fields(value):
+        if number in parts:
+            parts[number].append(pb.text(item))
+    inputs, outputs = tuple(parts[NODE_INPUT]), tuple(parts[NODE_OUTPUT])
+    return Node("".join(parts[NODE_OP]), inputs, outputs, "".join(parts[NODE_DOMAIN]))
+
+
+def nodes_with_attributes(graph: memoryview) -> Iterator[tuple[Node, dict[str, float]]]:
+    """Each node with its attributes that are one number."""
     for value in _messages(graph, GRAPH_NODE):
-        parts: dict[int, list[str]] = {NODE_INPUT: [], NODE_OUTPUT: [], NODE_OP: []}
-        for number, item in pb.fields(value):
-            if number in parts:
-                parts[number].append(pb.text(item))
-        found.append(Node("".join(parts[NODE_OP]), tuple(parts[NODE_INPUT]), tuple(parts[NODE_OUTPUT])))
-    return found
+        attributes: dict[str, float] = {}
+        for attribute in _messages(value, NODE_ATTRIBUTE):
+            name, number = "", None
+            for field, item in pb.fields(attribute):
+                if field == ATTRIBUTE_NAME:
+                    name = pb.text(item)
+                elif field == ATTRIBUTE_INTEGER and isinstance(item, int):
+                    number = float(item)
+                elif field == ATTRIBUTE_FLOAT and not isinstance(item, int) and len(item) == 4:
+                    number = struct.unpack("<f", item)[0]
+            if number is not None:
+                attributes[name] = number
+        yield _node(value), attributes
+
+
+def used_names(graph: memoryview, depth: int = 0) -> Iterator[str]:
+    """Every name that a node of the graph or of a graph within it reads, and the graph's own outputs."""
+    if depth > MAX_NESTING:
+        raise HeaderError(f"graph: graphs lie more than {MAX_NESTING} deep.")
+    for value in _messages(graph, GRAPH_NODE):
+        yield from _node(value).inputs
+        for attribute in _messages(value, NODE_ATTRIBUTE):
+            for inner in [*_messages(attribute, ATTRIBUTE_GRAPH), *_messages(attribute, ATTRIBUTE_GRAPHS)]:
+                yield from used_names(inner, depth + 1)
+    for output in _messages(graph, GRAPH_OUTPUT):
+        yield from (pb.text(item) for number, item in pb.fields(output) if number == 1)
+
+
+def with_nodes(graph: memoryview, replaced: Mapping[int, bytes]) -> bytes:
+    """The GraphProto with the nodes of these indices replaced by others."""
+    parts, index = [], 0
+    for number, value in pb.fields(graph):
+        if number == GRAPH_NODE and not isinstance(value, int):
+            parts.append(pb.message(number, replaced.get(index, bytes(value))))
+            index += 1
+        else:
+            parts.append(
+                pb.integer(number, value) if isinstance(value, int) else pb.message(number, bytes(value))
+            )
+    return b"".join(parts)
+
+
+def imports(model: bytes, domain: str) -> bool:
+    """True when the ModelProto uses operators of this domain."""
+    for entry in _messages(memoryview(model), MODEL_OPSET):
+        if any(number == 1 and pb.text(item) == domain for number, item in pb.fields(entry)):
+            return True
+    return False
+
+
+def fixed_batch(model: bytes) -> int | None:
+    """The first size of every input, when the graph fixes it and all agree; else None."""
+    _, graph = split(model)
+    firsts: set[int | None] = set()
+    for port in _messages(graph, GRAPH_INPUT):
+        path = [port]
+        for field in (2, 1, 2):  # type, tensor, shape
+            path = [inner for outer in path for inner in _messages(outer, field)]
+        dims = [dim for shape in path for dim in _messages(shape, 1)]
+        sizes = [value for number, value in pb.fields(dims[0]) if number == 1] if dims else []
+        firsts.add(sizes[0] if sizes and isinstance(sizes[0], int) else None)
+    return firsts.pop() if len(firsts) == 1 else None
 
 
 def refuse_external(graph: memoryview, depth: int = 0) -> None:

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from .. import artifact
 from ..errors import ArtifactError, GossamerError, ModelError, OptionError
-from . import explain, feed, graph, ports
+from . import exact, explain, feed, graph, lower, ports
 
 CPU = ("CPUExecutionProvider",)
 FATAL = 4  # ONNX Runtime's log level: what goes wrong is raised here, not printed
@@ -31,6 +31,7 @@ class Session:
         threads: int | None = None,
         max_bytes: int | None = None,
         providers: Sequence[str] = CPU,
+        kernels: str = "auto",
     ) -> None:
         place = "the file" if isinstance(path, bytes) else os.fspath(path)
         with artifact.Reader(path, max_bytes=max_bytes) as reader:
@@ -40,7 +41,9 @@ class Session:
             _, body = graph.split(reader.graph)
             graph.refuse_external(body)
             self._nodes = graph.nodes(body)
-            self._session = _create(reader, _options(threads), tuple(providers), place)
+            plan = _planned(reader, threads, kernels)
+            self._choices = plan.choices
+            self._session = _create(reader, _options(threads), tuple(providers), place, plan)
         self.inputs = ports.ports(self._session.get_inputs())
         self.outputs = ports.ports(self._session.get_outputs())
         self._quick = ports.Quick.of(self.inputs)
@@ -75,7 +78,7 @@ class Session:
 
     def explain(self) -> tuple[explain.Row, ...]:
         """Per layer that holds weights: operator, weight, layout, kernel, and why that kernel."""
-        return explain.rows(self._nodes, self._outlines)
+        return explain.rows(self._nodes, self._outlines, self._choices)
 
 
 def open(
@@ -84,9 +87,21 @@ def open(
     threads: int | None = None,
     max_bytes: int | None = None,
     providers: Sequence[str] = CPU,
+    kernels: str = "auto",
 ) -> Session:
-    """Open a .goss file; `threads` defaults to one per core, `max_bytes` bounds the decoded weights."""
-    return Session(path, threads=threads, max_bytes=max_bytes, providers=providers)
+    """Open a .goss file; `threads` defaults to one per core, `max_bytes` bounds the decoded weights.
+
+    `kernels`: "auto" runs a layer on an operator of ours where that is expected to be faster, "dense" never, "sparse"
+    wherever it can (see `runtime.lower`).
+    """
+    return Session(path, threads=threads, max_bytes=max_bytes, providers=providers, kernels=kernels)
+
+
+def _planned(reader: artifact.Reader, threads: int | None, kernels: str) -> lower.Plan:
+    # the exact kernels of 8 bits want their weights inside the graph
+    if kernels == "auto" and exact.options() and any(reader.outline(n).dtype == "int8" for n in reader.names):
+        kernels = "dense"
+    return lower.plan(reader, threads=threads, kernels=kernels)
 
 
 def _options(threads: int | None) -> ort.SessionOptions:
@@ -99,10 +114,14 @@ def _options(threads: int | None) -> ort.SessionOptions:
 
 
 def _create(
-    reader: artifact.Reader, options: ort.SessionOptions, providers: Sequence[str], place: str
+    reader: artifact.Reader,
+    options: ort.SessionOptions,
+    providers: Sequence[str],
+    place: str,
+    plan: lower.Plan,
 ) -> ort.InferenceSession:
     try:
-        return feed.create(reader, options, providers)
+        return feed.create(reader, options, providers, plan)
     except GossamerError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no base class
