@@ -9,8 +9,10 @@ import warnings
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
+from onnxruntime.quantization import CalibrationDataReader, quantize_static
 from torch import nn
 
 import gossamer as gs
@@ -20,6 +22,7 @@ from gossamer.data import Split
 from gossamer.errors import OptionError, StepError
 from gossamer.report import html, table
 from gossamer.steps import Context
+from quantized_samples import optimized, options
 
 INTEGERS: dict[str, object] = {
     "model": "lenet300",
@@ -112,17 +115,23 @@ def test_keep_integers_is_true_or_false():
     assert recipe.load(INTEGERS, keep_integers=True).to_dict()["keep_integers"] is True
 
 
-@pytest.mark.slow
-def test_an_onnx_file_becomes_integers_by_one_command(tmp_path, capsys):
-    """LeNet-5 with public weights; the 2,000 first test pictures of MNIST."""
+@pytest.fixture(scope="module")
+def lenet5_file(tmp_path_factory):
+    """LeNet-5 with public weights, as torch exports it."""
     model = gs.load_model("lenet5", "lenet5_caffe_mnist").eval()
-    file = tmp_path / "lenet5.onnx"
+    file = tmp_path_factory.mktemp("onnx") / "lenet5.onnx"
     example, free = (torch.zeros(2, 1, 28, 28),), ({0: torch.export.Dim.DYNAMIC},)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         torch.onnx.export(
             model, example, str(file), dynamo=True, dynamic_shapes=free, external_data=False, verbose=False
         )
+    return file
+
+
+@pytest.mark.slow
+def test_an_onnx_file_becomes_integers_by_one_command(lenet5_file, tmp_path, capsys):
+    """The 2,000 first test pictures of MNIST."""
     (tmp_path / "digits.py").write_text(
         textwrap.dedent(
             """
@@ -136,7 +145,7 @@ def test_an_onnx_file_becomes_integers_by_one_command(tmp_path, capsys):
             """
         )
     )
-    words = ["quantize", file, "--data", f"{tmp_path / 'digits.py'}:mnist", "--out", tmp_path / "run"]
+    words = ["quantize", lenet5_file, "--data", f"{tmp_path / 'digits.py'}:mnist", "--out", tmp_path / "run"]
 
     with pytest.raises(SystemExit) as stop:
         main([*map(str, words), "--samples", "128", "--keep-integers", "--json"])
@@ -156,6 +165,32 @@ def test_an_onnx_file_becomes_integers_by_one_command(tmp_path, capsys):
         tensor for tensor in integers if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
     ]
     assert len(weights) == 4
+
+
+class Pictures(CalibrationDataReader):
+    """One batch."""
+
+    def __init__(self, x: np.ndarray) -> None:
+        self.batches = iter([{"x": x}])
+
+    def get_next(self):
+        return next(self.batches, None)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_runs_no_more_operators_of_ours_than_of_its_own_quantizer(lenet5_file, tmp_path):
+    data = gs.load_data("mnist")
+    quantize_static(str(lenet5_file), str(tmp_path / "static.onnx"), Pictures(data.batch(16)))
+    model = gs.load_model(str(lenet5_file))
+    gs.apply(model, [gs.Calibrate(samples=16), gs.Quantize(bits=8, granularity="channel")], data)
+
+    packed = gs.pack(model, tmp_path / "ours.goss", data.batch(2))
+
+    chosen = options()
+    chosen.optimized_model_filepath = str(tmp_path / "theirs.onnx")
+    ort.InferenceSession(str(tmp_path / "static.onnx"), chosen, providers=["CPUExecutionProvider"])
+    theirs = len(onnx.load(tmp_path / "theirs.onnx").graph.node)
+    assert optimized(packed.path, tmp_path).total() <= theirs
 
 
 # what cannot be done, and how it is said
