@@ -12,7 +12,9 @@ through ONNX Runtime, with every QuantizeLinear made an output, and through meth
     end to end        each layer reads what this engine made before it
     control           ONNX Runtime against itself: fused int8 kernels, and every operator as it stands, in float
 
-`double` is the rounding of the paper and of gemmlowp, `single` the second mode of TensorFlow Lite.
+`double` is the rounding of the paper and of gemmlowp, `single` the second mode of TensorFlow Lite; both are integers from the
+first rounding to the last. `float` multiplies the same accumulators by the float32 multipliers of ONNX Runtime: where it
+agrees and the others do not, the difference is the rounding between layers, and nothing else.
 """
 
 from __future__ import annotations
@@ -39,12 +41,13 @@ from gossamer.export import pack
 from gossamer.measure import machine
 from gossamer.methods.jacob import IntegerNetwork
 from gossamer.methods.jacob.agreement import Agreement, compare, run_engine
+from gossamer.methods.jacob.fixed_point import Rounding
 from gossamer.runtime import unpack
 from gossamer.steps import Calibrate, FreezeNorms, Quantize, apply
 
 RESULT = Path(__file__).parent / "results" / "integer-reference.json"
 CALIBRATION, BATCH = 64, 25
-ROUNDINGS = ("double", "single")
+ROUNDINGS: tuple[Rounding, ...] = ("double", "single", "float")
 NETWORKS = ("lenet5", "resnet20", "mobilenet-small")
 
 

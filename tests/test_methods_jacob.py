@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from gossamer.errors import OptionError
+from gossamer.methods.jacob import float_multiplier
 from gossamer.methods.jacob.fixed_point import (
     INT32_MAX,
     INT32_MIN,
@@ -246,6 +247,33 @@ def test_a_residual_add_equals_the_scalar_steps_and_is_within_one_of_the_real_su
         assert value == lite(sum(scaled), common / 2**20 / target.scale) + target.zero_point
         real = (a - 12) * 0.031 + (b - 130) * 0.0074
         assert abs((value - 40) * 0.027 - real) <= 0.027 * (0.5 + 1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_float_multipliers_give_the_nearest_integer_except_next_to_a_half(seed):
+    rng = np.random.default_rng(seed)
+    acc, scale = rng.integers(-(2**20), 2**20, 3000), np.float64(np.float32(0.0207)) * np.float32(0.0031)
+    left, right = rng.integers(0, 256, (2, 3000))
+    first, second, target = (
+        Grid(float(np.float32(s)), z, 0, 255) for s, z in ((0.031, 12), (0.0074, 130), (0.027, 40))
+    )
+
+    ours = {
+        "requantize": float_multiplier.requantize(acc, scale, first.scale),
+        "rescale": float_multiplier.rescale(left, first, target) - 40,
+        "add": float_multiplier.add(left, right, first, second, target) - 40,
+        "mean": float_multiplier.mean(49 * left + 7, 49, first, target) - 40,
+    }
+
+    values = (left - 12) * first.scale
+    real = {
+        "requantize": acc * scale / first.scale,
+        "rescale": values / target.scale,
+        "add": (values + (right - 130) * second.scale) / target.scale,
+        "mean": (values + first.scale / 7) / target.scale,
+    }
+    for name, codes in ours.items():
+        assert (np.abs(codes - real[name]) <= 0.5 + 3e-7 * np.abs(real[name]) + 1e-5).all(), name
 
 
 def test_inputs_of_a_concatenation_move_to_the_grid_of_the_result():

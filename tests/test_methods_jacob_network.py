@@ -154,6 +154,35 @@ def test_every_operator_is_within_one_of_the_float_graph(kind, per_channel):
     assert Agreement.over(rows, "all").equal > 0.99
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_with_float_multipliers_the_codes_are_those_of_the_kernels_of_onnx_runtime(per_channel):
+    g = Graph()
+    x = g.quantized("x", 0.0207, np.uint8(100))
+    scales = np.random.default_rng(1).uniform(0.005, 0.0207, 8) if per_channel else 0.01
+    a = g.quantized(
+        g.op("Relu", g.op("Conv", x, g.weight(codes(8, 4, 3, 3), scales), pads=[1] * 4)), 0.0113, np.uint8(0)
+    )
+    b = g.quantized(
+        g.op("Conv", a, g.weight(codes(8, 8, 3, 3, seed=2), scales), pads=[1] * 4), 0.0479, np.uint8(90)
+    )
+    c = g.quantized(g.op("Add", a, b), 0.0391, np.uint8(70))
+    d = g.quantized(g.op("GlobalAveragePool", c), 0.0313, np.uint8(3))
+    dense = (g.weight(codes(10, 8, seed=4), 0.01), g.weight(np.arange(10, dtype=np.int32), 3.13e-4))
+    z = g.quantized(g.op("Gemm", g.op("Flatten", d), *dense, transB=1), 0.0977, np.uint8(140))
+    model = g.model((4, 24, 24), z)
+    network, given = IntegerNetwork(model), {"x": normal(20, 4, 24, 24)}
+
+    engine = run_engine(model, given)
+    floats, integers = (
+        end_to_end(network, given, engine.codes, rounding=mode) for mode in ("float", "double")
+    )
+
+    assert {"QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool"} <= engine.kernels.keys()
+    assert [row.op for row in floats] == ["input", "Relu", "Conv", "Add", "GlobalAveragePool", "Gemm"]
+    assert min(row.equal for row in floats) >= 0.99999
+    assert Agreement.over(integers, "all").equal < 0.9999  # so the mode is what makes them equal
+
+
 def six(g: Graph) -> str:
     return g.constant(np.float32(6))
 
@@ -342,6 +371,18 @@ def test_trained_networks_agree_with_onnx_runtime_layer_by_layer(name, kind, tmp
         assert Agreement.over(rows, name).equal >= least
     logits = next(iter(engine.outputs.values()))
     assert (network(inputs).argmax(1) == logits.argmax(1)).mean() >= 0.9
+
+
+@pytest.mark.slow
+def test_a_deep_network_agrees_end_to_end_with_float_multipliers(tmp_path):
+    model, inputs = statically_quantized("resnet20", tmp_path, QuantType.QUInt8)
+    network = IntegerNetwork(model)
+    given = {network.inputs[0]: inputs}
+
+    rows = end_to_end(network, given, run_engine(model, given).codes, rounding="float")
+
+    assert min(row.within_one for row in rows) >= 0.999
+    assert max(row.largest for row in rows) <= 2
 
 
 @pytest.mark.slow

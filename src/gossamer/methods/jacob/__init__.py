@@ -1,9 +1,10 @@
 """Integer-arithmetic-only quantization: the arithmetic, an engine of integers, and the training that leads to them.
 
-    fixed_point   multipliers, rounding and clamps of an integer processor, bit for bit
-    network       IntegerNetwork runs a QDQ graph with them: a reference for engines that are fast
-    folded        FoldedLayer trains a convolution and its batch norm as the layer they will become; fold, freeze, finish
-    current_range CurrentRange is the grid of a layer without a norm while it trains
+    fixed_point       multipliers, rounding and clamps of an integer processor, bit for bit
+    float_multiplier  the same steps with the float32 multipliers of ONNX Runtime, to compare with
+    network           IntegerNetwork runs a QDQ graph with them: a reference for engines that are fast
+    folded            FoldedLayer trains a convolution and its batch norm as the layer they will become; fold, freeze, finish
+    current_range     CurrentRange is the grid of a layer without a norm while it trains
 
 Source: Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, "Quantization and training of neural networks for
 efficient integer-arithmetic-only inference", CVPR 2018, arXiv:1712.05877.

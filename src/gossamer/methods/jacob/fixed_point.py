@@ -25,7 +25,7 @@ from ...quantizers import Grid
 
 Integers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
-Rounding = Literal["double", "single"]
+Rounding = Literal["double", "single", "float"]  # "float" is the matter of float_multiplier
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 HEADROOM = 20  # bits that codes of 8 bits are shifted up by before they are rescaled

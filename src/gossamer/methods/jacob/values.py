@@ -5,8 +5,8 @@
     Sum     two Codes still to be added        Join  Codes still to be concatenated
     Mean    a total of Codes, still to be divided by a count
 
-`on(grid)` gives integers on that grid, with integer arithmetic only; a fused activation is a clamp that is kept until
-then (`clip`). `real()` are the values as float64, for a result that is not rounded.
+`on(grid)` gives integers on that grid, with integer arithmetic only, or as ONNX Runtime rounds (rounding="float"); a fused
+activation is a clamp that is kept until then (`clip`). `real()` are the values as float64, for a result that is not rounded.
 Raises: ModelError for an accumulator that leaves int32.
 Source: Jacob et al., arXiv:1712.05877, sections 2.2 to 2.4 and appendix A.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from ...errors import ModelError
 from ...quantizers import Grid
-from . import fixed_point
+from . import fixed_point, float_multiplier
 from .fixed_point import INT32_MAX, INT32_MIN, Integers, Reals, Rounding
 
 
@@ -53,8 +53,7 @@ class Codes:
         return parameter.reshape(shape)
 
     def on(self, grid: Grid, rounding: Rounding) -> Integers:
-        codes = fixed_point.rescale(self.codes, self.grid, grid, rounding=rounding)
-        return np.clip(codes, grid.qmin, grid.qmax)
+        return np.clip(_rescale(self, grid, rounding), grid.qmin, grid.qmax)
 
     def clip(self, low: float, high: float) -> Codes:
         """Clamped on its own grid: exact for 0, and within half a step of any other limit."""
@@ -103,6 +102,8 @@ class Sums(Pending):
             )
 
     def _on(self, grid: Grid, rounding: Rounding) -> Integers:
+        if rounding == "float":
+            return float_multiplier.requantize(self.acc, self.scale, grid.scale) + grid.zero_point
         multiplier = fixed_point.quantize_multiplier(self.scale / grid.scale)
         return fixed_point.requantize(self.acc, *multiplier, rounding=rounding) + grid.zero_point
 
@@ -119,6 +120,8 @@ class Sum(Pending):
 
     def _on(self, grid: Grid, rounding: Rounding) -> Integers:
         left, right = self.left, self.right
+        if rounding == "float":
+            return float_multiplier.add(left.codes, right.codes, left.grid, right.grid, grid)
         return fixed_point.add(left.codes, right.codes, left.grid, right.grid, grid, rounding=rounding)
 
     def _real(self) -> Reals:
@@ -133,10 +136,7 @@ class Join(Pending):
     axis: int
 
     def _on(self, grid: Grid, rounding: Rounding) -> Integers:
-        rescaled = [
-            fixed_point.rescale(part.codes, part.grid, grid, rounding=rounding) for part in self.parts
-        ]
-        return np.concatenate(rescaled, axis=self.axis)
+        return np.concatenate([_rescale(part, grid, rounding) for part in self.parts], axis=self.axis)
 
     def _real(self) -> Reals:
         return np.concatenate([part.real() for part in self.parts], axis=self.axis)
@@ -151,6 +151,8 @@ class Mean(Pending):
     grid: Grid
 
     def _on(self, grid: Grid, rounding: Rounding) -> Integers:
+        if rounding == "float":
+            return float_multiplier.mean(self.total, self.count, self.grid, grid)
         if (grid.scale, grid.zero_point) == (self.grid.scale, self.grid.zero_point):
             return fixed_point.mean(self.total, self.count)
         reach = (self.grid.qmax - self.grid.qmin) * int(self.count.max())
@@ -168,3 +170,9 @@ class Mean(Pending):
     @property
     def _scale(self) -> Reals:
         return np.asarray(self.grid.scale / self.count, np.float64)
+
+
+def _rescale(part: Codes, grid: Grid, rounding: Rounding) -> Integers:
+    if rounding == "float":
+        return float_multiplier.rescale(part.codes, part.grid, grid)
+    return fixed_point.rescale(part.codes, part.grid, grid, rounding=rounding)
