@@ -23,14 +23,30 @@ from .plan import Sizes
 Shapes = Mapping[str, tuple[list[int], list[int]]]  # {name: (old shape, new shape)}
 
 
+@dataclass(frozen=True, order=True)
+class Kind:
+    """What is tried as one: an attribute of a class."""
+
+    doubtful: bool
+    cls: str
+    attribute: str
+
+
 @dataclass(frozen=True)
 class Edit:
-    """One candidate: `kind` is the class and the attribute, alike for all modules of a class."""
+    """One candidate: `kind` is the class and the attribute, alike for all modules of a class.
+
+    A kind is doubtful if another axis of that size, in calls of the same module, does not shrink.
+    """
 
     path: str
     attribute: str
     value: int | tuple[int, ...]
-    kind: tuple[str, str]
+    kind: Kind
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.path, self.attribute
 
 
 def of_layers(model: nn.Module, shapes: Shapes) -> dict[str, dict[str, Sizes]]:
@@ -48,46 +64,59 @@ def of_layers(model: nn.Module, shapes: Shapes) -> dict[str, dict[str, Sizes]]:
 
 def candidates(model: nn.Module, sites: Iterable[Site], gone: Tensor, shapes: Shapes) -> list[Edit]:
     """Numbers of modules that may have to change. gone: bool [labels]."""
-    found: dict[tuple[str, str], set[int | tuple[int, ...]]] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
-    counts: dict[tuple[tuple[str, ...], int, int], None] = {}
+    calls: dict[tuple[tuple[str, ...], tuple[int, ...], tuple[int, ...]], None] = {}
     for site in sites:
-        old, new = len(site.rows), int((~gone[site.rows]).any(1).sum())
-        if new < old:
-            counts.setdefault((site.modules, old, new))
+        old = tuple(len(rows) for rows in site.counts)
+        new = tuple(int((~gone[rows]).any(1).sum()) for rows in site.counts)
+        calls.setdefault((site.modules, old, new))
     for name, (before, after) in shapes.items():
-        own = (name.rpartition(".")[0],)
-        for old, new in zip(before, after, strict=True):
-            if new < old:
-                counts.setdefault((own, old, new))
-    for stack, old, new in counts:
-        for path in reversed(stack):
+        for size, left in zip(before, after, strict=True):
+            calls.setdefault(((name.rpartition(".")[0],), (size,), (left,)))
+    steady = {(stack[-1], old) for stack, old, new in calls if old == new}
+    found: dict[tuple[str, str], set[int | tuple[int, ...]]] = {}
+    doubtful: set[tuple[str, str]] = set()
+    for stack, old, new in calls:
+        for path in reversed(stack if old != new else ()):
             hits = _holding(modules[path], old, new) if path in modules else {}
             for attribute, value in hits.items():
                 found.setdefault((path, attribute), set()).add(value)
-            if hits:
+                if (path, old) in steady:
+                    doubtful.add((path, attribute))
+            if hits or isinstance(modules.get(path), _KNOWN):
                 break
     return [
-        Edit(path, attribute, next(iter(values)), (type(modules[path]).__qualname__, attribute))
-        for (path, attribute), values in found.items()
+        Edit(
+            path,
+            attribute,
+            next(iter(values)),
+            Kind(key in doubtful, type(modules[path]).__qualname__, attribute),
+        )
+        for key, values in found.items()
+        for path, attribute in [key]
         if len(values) == 1
     ]
 
 
-def _holding(module: nn.Module, old: int, new: int) -> dict[str, int | tuple[int, ...]]:
-    """The attributes of a module that hold the old number, with the new one in its place."""
-    if isinstance(module, _KNOWN):
-        return {}
+def certain(model: nn.Module, edit: Edit) -> bool:
+    """Whether a candidate follows from the class of its module: a norm without weights."""
+    return isinstance(model.get_submodule(edit.path), _KNOWN)
+
+
+def _holding(
+    module: nn.Module, old: tuple[int, ...], new: tuple[int, ...]
+) -> dict[str, int | tuple[int, ...]]:
+    """The attributes of a module that hold the old numbers, with the new ones in their place."""
+    if isinstance(module, _KNOWN) and _own(module):
+        return {}  # its weights say how wide it is
     hits: dict[str, int | tuple[int, ...]] = {}
     for name, value in vars(module).items():
         if name.startswith("_"):
             continue
-        if type(value) is int and value == old:
+        if type(value) is int and value == old[0] and len(old) == 1:
+            hits[name] = new[0]
+        elif isinstance(value, (list, tuple)) and tuple(value) == old:
             hits[name] = new
-        elif (
-            isinstance(value, (list, tuple)) and value and all(type(n) is int for n in value) and old in value
-        ):
-            hits[name] = tuple(new if n == old else n for n in value)
     return hits
 
 
@@ -120,7 +149,7 @@ def _layer(module: nn.Module, old: Mapping[str, list[int]], new: Mapping[str, li
 
 
 def _own(module: nn.Module) -> list[str]:
-    return [*module._parameters, *module._buffers]
+    return [name for name, held in {**module._parameters, **module._buffers}.items() if held is not None]
 
 
 def _differs(old: object, new: Sizes) -> bool:

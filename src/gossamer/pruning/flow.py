@@ -2,7 +2,8 @@
 
 Value      shape [n_0 .. n_k], factors f: int64 labels, size 1 along axes on which they do not depend
            an element exists while all its labels exist; factors of one value share no axis
-           an axis of size > 1 without factor is fixed, unless it is `free`: constant along it, any size will do
+           an axis of size > 1 without factor is fixed; an axis along which a tensor is constant (expand, zeros) has
+           labels of its own, so that whatever meets it there shrinks with it
 axes(f)    the axes along which a factor varies; two or more = a grid (heads x dims), which must stay rectangular
 
 settle     labels of tied units become equal, so factors shrink; a factor that only says "stays" vanishes
@@ -32,7 +33,6 @@ class Value:
 
     shape: tuple[int, ...]
     factors: tuple[Tensor, ...] = ()
-    free: frozenset[int] = frozenset()
     origin: frozenset[str] = frozenset()
 
     def covered(self) -> set[int]:
@@ -42,7 +42,7 @@ class Value:
     def fixed(self) -> set[int]:
         """The axes that cannot shrink."""
         covered = self.covered()
-        return {a for a, n in enumerate(self.shape) if n > 1 and a not in self.free and a not in covered}
+        return {a for a, n in enumerate(self.shape) if n > 1 and a not in covered}
 
     def along(self, axis: int) -> Tensor:
         """The factor of this value that varies along `axis`; a zero of one element per axis if there is none."""
@@ -67,10 +67,13 @@ def squeezed(factor: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Site:
-    """A count that may be written in the code: the modules that run, and labels [count, ..]; a row is there while any is."""
+    """Counts that may be written in the code: the modules that run, and for each count labels [count, ..].
+
+    A row is there while any of its labels is. Several counts are the sizes of a split.
+    """
 
     modules: tuple[str, ...]
-    rows: Tensor
+    counts: tuple[Tensor, ...]
 
 
 @dataclass
@@ -94,9 +97,10 @@ class Flow:
     def layer(self) -> str:
         return self.stack[-1]
 
-    def site(self, rows: Tensor) -> None:
-        """A number in the code may be the count of these rows [size, labels]; a row goes with all its labels."""
-        self.sites.append(Site(self.stack, rows))
+    def site(self, axis: int, *factors: Tensor) -> None:
+        """Numbers in the code may be the sizes of this axis; an index of it goes with all its labels."""
+        lines = [factor.movedim(axis, 0) for factor in factors]
+        self.sites.append(Site(self.stack, tuple(rows.reshape(len(rows), -1) for rows in lines)))
 
     def settle(self, value: Value) -> Value:
         factors = []
@@ -126,8 +130,16 @@ class Flow:
                 for axis in inside:
                     first = first.narrow(axis, 0, 1)
                 self.labels.tie(factor, first)
-        settled = self.settle(value)
-        return replace(settled, free=settled.free - fixed)
+        return self.settle(value)
+
+    def constant(self, value: Value, constant: Iterable[int]) -> Value:
+        """`value` with labels of its own along axes on which it does not depend."""
+        new = []
+        for axis in constant:
+            if value.shape[axis] > 1:
+                sizes = [n if at == axis else 1 for at, n in enumerate(value.shape)]
+                new.append(self.labels.fresh(value.shape[axis]).reshape(sizes))
+        return replace(value, factors=(*value.factors, *new))
 
     def stop(self, value: Value, reason: str) -> None:
         """Nothing of this value may shrink."""
@@ -148,14 +160,9 @@ class Flow:
         for factor in (factor for value in operands for factor in value.factors):
             if not any(self.same(factor, other) for other in factors):
                 factors.append(factor)
-        free = frozenset(
-            axis
-            for axis, size in enumerate(shape)
-            if size > 1 and all(v.shape[axis] == 1 or axis in v.free for v in operands)
-        )
         known = [value.origin for value in operands if value.shape and max(value.shape) > 1]
         origin = frozenset[str]().union(*known) if all(known) else frozenset()
-        return self.disjoint(Value(shape, tuple(factors), free, origin))
+        return self.disjoint(Value(shape, tuple(factors), origin))
 
     def _fix_to_others(self, operands: list[Value], reason: str) -> bool:
         """Fix every factor along the axes that another operand keeps; True if anything changed."""
@@ -234,9 +241,8 @@ class Flow:
         flat = tuple(
             factor.reshape(factor.shape[: len(out)]) for factor in kept if not set(axes(factor)) & summed
         )
-        free = frozenset(axis for axis in whole.free if axis < len(out))
         origin = left.origin | right.origin if left.origin and right.origin else frozenset()
-        return Value(whole.shape[: len(out)], flat, free, origin)
+        return Value(whole.shape[: len(out)], flat, origin)
 
     def _mark_roles(self, weight: Value, term: str, out: str) -> None:
         for axis, letter in enumerate(term):
@@ -267,8 +273,7 @@ def lifted(value: Value, rank: int) -> Value:
     if not more:
         return value
     factors = tuple(factor.reshape([1] * more + list(factor.shape)) for factor in value.factors)
-    free = frozenset(axis + more for axis in value.free)
-    return replace(value, shape=(1,) * more + value.shape, factors=factors, free=free)
+    return replace(value, shape=(1,) * more + value.shape, factors=factors)
 
 
 def spread(value: Value, term: str, letters: Sequence[str]) -> Value:
@@ -281,8 +286,7 @@ def spread(value: Value, term: str, letters: Sequence[str]) -> Value:
         moved = factor.permute(order)
         return moved.reshape([factor.shape[places[at]] if at in places else 1 for at in range(len(letters))])
 
-    free = frozenset(letters.index(term[axis]) for axis in value.free)
-    return replace(value, shape=shape, factors=tuple(map(move, value.factors)), free=free)
+    return replace(value, shape=shape, factors=tuple(map(move, value.factors)))
 
 
 def each(value: Value, function: Callable[[Tensor], Tensor], **changes: Any) -> Value:

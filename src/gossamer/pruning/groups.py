@@ -26,7 +26,7 @@ from ..errors import ModelError
 from .flow import Flow, Site, Value, axes, squeezed
 from .group import OUT, WITH, Group, Member, Wall
 from .labels import MADE, STAYS, Labels
-from .operators import RULES, Call
+from .operators import RULES, Call, moves
 from .operators.elements import pointwise
 from .trace import Trace, operator, owner, trace
 
@@ -74,7 +74,9 @@ def find_groups(
     _make_rectangular(flow, deadline)
     groups, units = _assemble(flow, walk.order)
     units = units[flow.labels.find(_all(flow))]
-    sites = tuple(site for site in flow.sites if bool((units[site.rows, 0] >= 0).any()))
+    sites = tuple(
+        site for site in flow.sites if any(bool((units[rows, 0] >= 0).any()) for rows in site.counts)
+    )
     walls = tuple(flow.walls)
     return Groups(groups, walls, example, traced.aliases, sites, units, not flow.inexact)
 
@@ -154,6 +156,8 @@ class _Walk:
         nested = [arg for arg in args if isinstance(arg, fx.GraphModule)]
         if len(nested) == 1 and len(args) > 1:  # a block under no_grad or autocast
             return self.graph(nested[0], args[args.index(nested[0]) + 1 :])
+        if name.startswith("_assert"):
+            return None
         call = Call(name, _bound(node, args, kwargs), result)
         if not any(isinstance(leaf, Tensor) for leaf in torch.utils._pytree.tree_leaves(result)):
             for value in call.values():
@@ -167,7 +171,7 @@ class _Walk:
         function = RULES.get(call.operator)
         if function is None and torch.Tag.pointwise in getattr(node.target, "tags", ()):
             function = pointwise
-        if function is not None and any(value.factors or value.free for value in call.values()):
+        if function is not None and any(value.factors for value in call.values()):
             return function(self.flow, call)
         if function is not None and not list(call.values()):
             return function(self.flow, call)
@@ -177,10 +181,7 @@ class _Walk:
 
     def note(self, node: fx.Node, call: Call, found: Any) -> None:
         """Remember grids, and sizes that may be written in the code."""
-        moved = RULES.get(call.operator) is not None and any(
-            isinstance(leaf, int) and not isinstance(leaf, bool)
-            for leaf in torch.utils._pytree.tree_leaves((node.args, node.kwargs))
-        )
+        moved = getattr(RULES.get(call.operator), "__module__", "") == moves.__name__
         for value in torch.utils._pytree.tree_leaves([found, list(call.values()) if moved else []]):
             if not isinstance(value, Value):
                 continue
@@ -189,7 +190,7 @@ class _Walk:
                     self.flow.grids.append(factor)
                 if moved:
                     for axis in axes(factor):
-                        self.flow.site(factor.movedim(axis, 0).flatten(1))
+                        self.flow.site(axis, factor)
 
 
 def _bound(node: fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -273,7 +274,7 @@ def _named(
             continue
         group = int(joined.find(roots[key][:1] + 1))
         if group not in names:
-            layer = key[0].rpartition(".")[0] or key[0]
+            layer = _layer(key[0])
             names[group] = layer if layer not in taken else key[0]
             taken.add(names[group])
         by_group.setdefault(group, []).append(roots[key])
@@ -302,3 +303,9 @@ def _named(
         removable[units[which, 1]] = ~flow.labels.has(which, STAYS)
         groups.append(Group(names[group], sizes[group], tuple(members[at]), removable))
     return tuple(groups)
+
+
+def _layer(name: str) -> str:
+    """The layer of a tensor; a weight that carries a parametrization belongs to the layer around it."""
+    outer, parametrized, _ = name.partition(".parametrizations.")
+    return (outer if parametrized else name.rpartition(".")[0]) or name

@@ -68,7 +68,7 @@ class Labels:
     def tie(self, first: Tensor, second: Tensor) -> None:
         """One class for each pair; shapes are broadcast."""
         first, second = self.find(first), self.find(second)
-        shape = torch.broadcast_shapes(first.shape, second.shape)
+        shape = (first + second).shape
         pairs = torch.stack([first.expand(shape).flatten(), second.expand(shape).flatten()])
         pairs = pairs[:, pairs[0] != pairs[1]]
         still = (pairs == 0).any(0)

@@ -79,10 +79,14 @@ class Plan:
             {name: _numbers(value, f"shape of {name!r}") for name, value in shapes.items()},
         )
 
-    def apply(self, model: nn.Module) -> nn.Module:
-        """A cut copy of `model`, which must be as large as the one that the plan was made for."""
+    def apply(self, model: nn.Module, *, share: bool = False) -> nn.Module:
+        """A cut copy of `model`, which must be as large as the one that the plan was made for.
+
+        share: tensors that are not cut are those of `model`, for a copy that is only run.
+        """
         self._check(model)
-        smaller = copy.deepcopy(model)
+        memo: dict[int, Any] = {id(t): t for t in _tensors(model).values() if share}
+        smaller = copy.deepcopy(model, memo)
         for name, dims in self.tensors.items():
             replace_tensor(smaller, name, kept_part(_tensors(smaller)[name], dims))
         for path, attributes in self.attributes.items():

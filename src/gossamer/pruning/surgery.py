@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..errors import OptionError, StepError, nearest
 from ..methods.layer_inputs import evaluating
-from .attributes import Edit, candidates, of_layers
+from .attributes import Edit, Kind, candidates, certain, of_layers
 from .group import IN, Choice
 from .groups import Groups
 from .plan import Plan, kept_part
@@ -106,54 +106,65 @@ class _Trial:
     def best(self) -> tuple[nn.Module, Plan]:
         if not self.chosen:
             raise StepError("cut: the choice keeps every unit, so nothing is cut. Drop at least one unit.")
-        kinds = sorted({edit.kind for edit in self.edits()})
-        for allowed in ((), tuple(kinds)) if kinds else ((),):
-            done = self.attempt(allowed)
-            if done is not None:
-                return done
+        edits = self.edits()
+        fitting = self.fitting(edits, _guesses(edits)[:3])
+        if fitting is not None:
+            return self.done(fitting)
         return self.by_group()
 
     def by_group(self) -> tuple[nn.Module, Plan]:
         """Each group alone decides which attributes must follow; those that never fit stay whole."""
-        good: dict[str, Tensor] = {}
-        allowed: set[tuple[str, str]] = set()
+        good: dict[str, set[tuple[str, str]]] = {}
         walls: dict[str, str] = {}
+        known: set[Kind] = set()
         for name, keep in self.chosen.items():
             alone = replace(self, chosen={name: keep})
-            kinds = sorted({edit.kind for edit in alone.edits()})
-            known = tuple(kind for kind in kinds if kind in allowed)
-            fitting = next((k for k in (known, *_subsets(kinds)) if alone.attempt(k) is not None), None)
+            edits = alone.edits()
+            fitting = alone.fitting(edits, [[e for e in edits if e.kind in known], *_guesses(edits)])
             if fitting is None:
                 walls[name] = f"the code of {self.place(name)} fixes this width"
             else:
-                good[name] = keep
-                allowed |= set(fitting)
+                good[name] = {edit.place for edit in fitting}
+                known |= {edit.kind for edit in fitting}
         while good:
-            done = replace(self, chosen=good).attempt(tuple(sorted(allowed)))
-            if done is not None:
-                return done[0], replace(done[1], walls=walls)
+            rest = replace(self, chosen={name: self.chosen[name] for name in good})
+            places = set[tuple[str, str]]().union(*good.values())
+            edits = [edit for edit in rest.edits() if edit.place in places]
+            if rest.agrees(edits):
+                smaller, plan = rest.done(edits)
+                return smaller, replace(plan, walls=walls)
             name, _ = good.popitem()
             walls[name] = f"together with other groups it does not fit the code of {self.place(name)}"
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(walls.items())[:5])
         raise StepError(f"cut: nothing could be cut. {reasons}.")
 
+    def fitting(self, edits: list[Edit], guesses: Sequence[list[Edit]]) -> list[Edit] | None:
+        """The first guess that works, without the kinds of edits that it does not need."""
+        tried: list[list[Edit]] = []
+        for guess in guesses:
+            if guess in tried:
+                continue
+            tried.append(guess)
+            if self.agrees(guess):
+                for kind in {edit.kind for edit in guess}:
+                    fewer = [edit for edit in guess if edit.kind != kind]
+                    guess = fewer if self.agrees(fewer) else guess
+                return guess
+        return None
+
+    def done(self, edits: list[Edit]) -> tuple[nn.Module, Plan]:
+        plan = self.plan(edits)
+        return plan.apply(self.model), plan
+
     def place(self, name: str) -> str:
         return name.rpartition(".")[0] or type(self.model).__name__
 
-    def attempt(self, allowed: Sequence[tuple[str, str]]) -> tuple[nn.Module, Plan] | None:
-        """The cut network, if it computes what the masked original does."""
-        plan = self.plan(allowed)
-        smaller = plan.apply(self.model)
-        return (smaller, plan) if self.agrees(smaller) else None
-
-    def plan(self, allowed: Sequence[tuple[str, str]]) -> Plan:
+    def plan(self, edits: Sequence[Edit]) -> Plan:
         tensors = self.kept()
-        shapes = self.shapes(tensors)
-        attributes = of_layers(self.model, shapes)
-        for edit in self.edits():
-            if edit.kind in allowed:
-                value = list(edit.value) if isinstance(edit.value, tuple) else edit.value
-                attributes.setdefault(edit.path, {})[edit.attribute] = value
+        attributes = of_layers(self.model, self.shapes(tensors))
+        for edit in [*edits, *(edit for edit in self.edits() if certain(self.model, edit))]:
+            value = list(edit.value) if isinstance(edit.value, tuple) else edit.value
+            attributes.setdefault(edit.path, {})[edit.attribute] = value
         return Plan(
             {name: keep.nonzero().flatten().tolist() for name, keep in self.chosen.items()},
             tensors,
@@ -198,7 +209,9 @@ class _Trial:
                 found[name] = (old, new)
         return found
 
-    def agrees(self, smaller: nn.Module) -> bool:
+    def agrees(self, edits: Sequence[Edit]) -> bool:
+        """Whether the network cut so computes what the masked original does."""
+        smaller = self.plan(edits).apply(self.model, share=True)
         expected = self.expected()
         try:
             received = _outputs(smaller, self.groups.example)
@@ -220,10 +233,12 @@ def _gone(units: Tensor, keep: Tensor | None) -> Tensor:
     return (units >= 0) & ~keep[units.clamp_min(0)]
 
 
-def _subsets(kinds: Sequence[tuple[str, str]], most: int = 64) -> list[tuple[tuple[str, str], ...]]:
-    """Subsets of candidates: none, all, then by size."""
-    sized = [subset for size in range(1, len(kinds)) for subset in combinations(kinds, size)]
-    return [(), tuple(kinds), *sized][:most]
+def _guesses(edits: list[Edit], most: int = 64) -> list[list[Edit]]:
+    """None, those beyond doubt, all, then fewer and fewer kinds."""
+    kinds = sorted({edit.kind for edit in edits})
+    sets = [set(chosen) for size in range(len(kinds) - 1, 0, -1) for chosen in combinations(kinds, size)]
+    sure = {kind for kind in kinds if not kind.doubtful}
+    return [[e for e in edits if e.kind in chosen] for chosen in [set(), sure, set(kinds), *sets][:most]]
 
 
 def _outputs(model: nn.Module, example: Any) -> list[Tensor]:

@@ -13,7 +13,7 @@ from ..flow import Flow
 from . import elements, moves, norms, products, reductions, windows
 from .call import Call
 
-__all__ = ["RULES", "Call", "Rule"]
+__all__ = ["RULES", "Call", "Rule", "moves"]
 
 Rule = Callable[[Flow, Call], Any]
 

@@ -2,7 +2,7 @@
 
 gate units   glu = first half * sigmoid(second half) of an axis: both halves shrink alike
 prelu        one slope per channel goes with the channels
-filled       zeros, ones and constants are free along all their axes: any size will do
+filled       zeros, ones and constants have labels of their own along each axis
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ def pointwise(flow: Flow, call: Call) -> Any:
 
 
 clone = contiguous = dropout = feature_dropout = alpha_dropout = alias = detach = to = _to_copy = pointwise
-lift_fresh_copy = type_as = masked_fill = where = copy = native_dropout = cast = _assert_tensor_metadata = (
-    pointwise
-)
+lift_fresh_copy = type_as = masked_fill = where = copy = native_dropout = cast = pointwise
 positive = bernoulli = fake_quantize_per_tensor_affine = pointwise
 
 
@@ -40,17 +38,13 @@ def prelu(flow: Flow, call: Call) -> Value:
 
 
 def glu(flow: Flow, call: Call) -> Value:
-    axis, size = call.axis(), call.shape[call.axis()]
-    halves = Call("split", {"input": call.input, "dim": axis}, [call.result, call.result])
-    del size
+    halves = Call("split", {"input": call.input, "dim": call["dim"]}, [call.result, call.result])
     return flow.combine(split(flow, halves))
 
 
 def zeros(flow: Flow, call: Call) -> Value:
-    for value in call.values():  # only its shape is used
-        del value
-    return Value(call.shape, free=frozenset(range(len(call.shape))))
+    return flow.constant(Value(call.shape), range(len(call.shape)))
 
 
 ones = full = empty = new_zeros = new_ones = new_full = new_empty = zeros_like = ones_like = full_like = zeros
-empty_like = scalar_tensor = zeros
+empty_like = scalar_tensor = fill = zeros

@@ -56,8 +56,7 @@ numpy_T = t
 
 def unsqueeze(flow: Flow, call: Call) -> Value:
     axis = int(call["dim"]) % (len(call.input.shape) + 1)
-    free = frozenset(a + (a >= axis) for a in call.input.free)
-    return each(call.input, lambda f: f.unsqueeze(axis), shape=call.shape, free=free)
+    return each(call.input, lambda f: f.unsqueeze(axis), shape=call.shape)
 
 
 def squeeze(flow: Flow, call: Call) -> Value:
@@ -65,10 +64,10 @@ def squeeze(flow: Flow, call: Call) -> Value:
 
 
 def expand(flow: Flow, call: Call) -> Value:
-    """New or repeated axes are free: all their entries are equal."""
+    """New or repeated axes have labels of their own: all their entries are equal."""
     value = lifted(call.input, len(call.shape))
     new = {a for a, (old, n) in enumerate(zip(value.shape, call.shape, strict=True)) if old == 1 and n > 1}
-    return replace(value, shape=call.shape, free=value.free | new)
+    return flow.constant(replace(value, shape=call.shape), new)
 
 
 expand_as = broadcast_to = expand
@@ -78,12 +77,12 @@ def repeat(flow: Flow, call: Call) -> Value:
     value = lifted(call.input, len(call.shape))
     times = [n // old for n, old in zip(call.shape, value.shape, strict=True)]
     new = {a for a, (old, n) in enumerate(zip(value.shape, call.shape, strict=True)) if old == 1 and n > 1}
-    return each(
+    repeated = each(
         value,
         lambda f: f.repeat([n if f.shape[a] > 1 else 1 for a, n in enumerate(times)]),
         shape=call.shape,
-        free=value.free | new,
     )
+    return flow.constant(repeated, new)
 
 
 tile = repeat
@@ -96,13 +95,10 @@ def repeat_interleave(flow: Flow, call: Call) -> Value:
         flow.stop(value, "repeated by a tensor of counts")
         return Value(call.shape)
     axis %= len(value.shape)
-    free = value.free | {axis} if value.shape[axis] == 1 else value.free
-    return each(
-        value,
-        lambda f: f.repeat_interleave(times, axis) if f.shape[axis] > 1 else f,
-        shape=call.shape,
-        free=free,
+    repeated = each(
+        value, lambda f: f.repeat_interleave(times, axis) if f.shape[axis] > 1 else f, shape=call.shape
     )
+    return flow.constant(repeated, [axis] if value.shape[axis] == 1 else [])
 
 
 def slice(flow: Flow, call: Call) -> Value:  # named as the operator
@@ -137,6 +133,9 @@ def split(flow: Flow, call: Call) -> Any:
     sizes = [shape[axis] for shape in found]
     if len(set(sizes)) == 1 and len(sizes) > 1 and sizes[0] > 1:
         _parts(flow, value, axis, len(sizes))
+    factor = value.along(axis)
+    if factor.shape[axis] > 1:
+        flow.site(axis, *torch.split(factor, sizes, axis))
     starts = [int(n) for n in torch.tensor([0, *sizes]).cumsum(0)]
     return [
         picked(value, axis, torch.arange(start, start + size), shape)
@@ -179,8 +178,7 @@ def pad(flow: Flow, call: Call) -> Value:
                 factor = _padded(factor, axis, amounts[2 * at], amounts[2 * at + 1])
         return factor
 
-    moved = each(value, move, shape=call.shape, free=value.free - padded)
-    return moved
+    return each(value, move, shape=call.shape)
 
 
 constant_pad_nd = pad
@@ -203,7 +201,6 @@ def stack(flow: Flow, call: Call) -> Value:
             value,
             lambda f: f.unsqueeze(axis),
             shape=(*value.shape[:axis], 1, *value.shape[axis:]),
-            free=frozenset(a + (a >= axis) for a in value.free),
         )
         for value in call["tensors"]
     ]
@@ -217,7 +214,7 @@ def index_select(flow: Flow, call: Call) -> Value:
 def gather(flow: Flow, call: Call) -> Value:
     value = flow.fix(call["self"], range(len(call["self"].shape)), "channels are picked by index")
     flow.stop(call["index"], "channels are used as indices")
-    return replace(value, shape=call.shape, free=frozenset())
+    return replace(value, shape=call.shape)
 
 
 def index(flow: Flow, call: Call) -> Value:
@@ -242,7 +239,17 @@ def index(flow: Flow, call: Call) -> Value:
         sizes = [*(factor.shape[a] for a in before), *[1] * added, *(factor.shape[a] for a in after)]
         return ordered.reshape(sizes)
 
-    return each(value, move, shape=call.shape, free=frozenset())
+    return each(value, move, shape=call.shape)
+
+
+def channel_shuffle(flow: Flow, call: Call) -> Value:
+    value, groups = call.input, call["groups"]
+    _parts(flow, value, 1, groups)
+    order = torch.arange(value.shape[1]).reshape(groups, -1).t().flatten()
+    return picked(value, 1, order, call.shape)
+
+
+native_channel_shuffle = channel_shuffle
 
 
 def select_scatter(flow: Flow, call: Call) -> Value:
@@ -251,7 +258,6 @@ def select_scatter(flow: Flow, call: Call) -> Value:
         call["src"],
         shape=(*call["src"].shape[:axis], 1, *call["src"].shape[axis:]),
         factors=tuple(f.unsqueeze(axis) for f in call["src"].factors),
-        free=frozenset(a + (a >= axis) for a in call["src"].free),
     )
     return _written(flow, call["self"], source, axis, at, 1)
 
@@ -280,8 +286,7 @@ def picked(value: Value, axis: int, index: Tensor, shape: tuple[int, ...]) -> Va
 
 
 def _selected(value: Value, axis: int, at: int, shape: tuple[int, ...]) -> Value:
-    free = frozenset(a - (a > axis) for a in value.free if a != axis)
-    return each(value, lambda f: f.select(axis, at if f.shape[axis] > 1 else 0), shape=shape, free=free)
+    return each(value, lambda f: f.select(axis, at if f.shape[axis] > 1 else 0), shape=shape)
 
 
 def _parts(flow: Flow, value: Value, axis: int, count: int) -> None:
@@ -292,12 +297,10 @@ def _parts(flow: Flow, value: Value, axis: int, count: int) -> None:
 
 
 def _permuted(value: Value, order: Sequence[int]) -> Value:
-    places = {old: new for new, old in enumerate(order)}
     return each(
         value,
         lambda f: f.permute(list(order)),
         shape=tuple(value.shape[a] for a in order),
-        free=frozenset(places[a] for a in value.free),
     )
 
 
@@ -316,16 +319,17 @@ def _padded(factor: Tensor, axis: int, before: int, after: int) -> Tensor:
 
 def _joined(flow: Flow, parts: Sequence[Value], axis: int, shape: tuple[int, ...]) -> Value:
     parts = [flow.settle(part) for part in parts]
-    thin = []
-    for part in parts:  # what does not depend on the joined axis shrinks in all parts alike
-        own = [f for f in part.factors if f.shape[axis] == 1 and axes(f)]
-        sizes = tuple(1 if a == axis else n for a, n in enumerate(part.shape))
-        grids = {a for f in part.factors if f.shape[axis] > 1 for a in axes(f) if a != axis}
-        loose = part.free - {axis}
-        thin.append(Value(sizes, tuple(own), loose | grids, part.origin))
+    spanned = {a for p in parts for f in p.factors if f.shape[axis] > 1 for a in axes(f) if a != axis}
+    thin = [  # what does not depend on the joined axis shrinks in all parts alike
+        Value(
+            tuple(1 if a == axis or a in spanned else n for a, n in enumerate(part.shape)),
+            tuple(f for f in part.factors if axes(f) and not set(axes(f)) & {axis, *spanned}),
+            part.origin,
+        )
+        for part in parts
+    ]
     common = flow.combine(thin, "joined to parts that cannot shrink")
     parts = [flow.settle(part) for part in parts]
-    spanned = {a for p in parts for f in p.factors if f.shape[axis] > 1 for a in axes(f) if a != axis}
     columns = []
     for part in parts:
         held = [f for f in part.factors if set(axes(f)) & spanned]
@@ -339,8 +343,7 @@ def _joined(flow: Flow, parts: Sequence[Value], axis: int, shape: tuple[int, ...
     joined = squeezed(torch.cat(columns, axis))
     factors = [f for f in common.factors if not set(axes(f)) & set(axes(joined))]
     factors += [joined] if bool(joined.any()) else []
-    free = frozenset(a for a in range(len(shape)) if a != axis and all(a in p.free for p in parts))
-    return flow.disjoint(Value(shape, tuple(factors), free, common.origin))
+    return flow.disjoint(Value(shape, tuple(factors), common.origin))
 
 
 def reshaped(flow: Flow, value: Value, shape: tuple[int, ...]) -> Value:
@@ -356,14 +359,7 @@ def reshaped(flow: Flow, value: Value, shape: tuple[int, ...]) -> Value:
             outer += [shape[axis] if varies else 1 for axis in new]
         return squeezed(factor.expand(inner).reshape(outer))
 
-    free = {
-        axis
-        for old, new in blocks
-        for axis in new
-        if all(value.shape[a] == 1 or a in value.free for a in old) and shape[axis] > 1
-    }
-    moved = each(value, move, shape=shape, free=frozenset(free))
-    return flow.disjoint(moved)
+    return flow.disjoint(each(value, move, shape=shape))
 
 
 def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[range, range]]:

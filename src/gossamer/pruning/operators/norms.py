@@ -20,7 +20,7 @@ def batch_norm(flow: Flow, call: Call) -> Value:
     names = ("weight", "bias", "running_mean", "running_var")
     found = [call.get(name) for name in names]
     if x.along(1).shape[1] > 1:
-        flow.site(x.along(1).movedim(1, 0).flatten(1))
+        flow.site(1, x.along(1))
     return flow.combine([x, *(_at_channels(v, x) for v in found if v is not None)])
 
 
@@ -34,7 +34,8 @@ def group_norm(flow: Flow, call: Call) -> Value:
     if len(axes(factor)) == 1:
         labels = factor.flatten().reshape(groups, -1)
         flow.labels.tie(labels, labels[:, :1])
-        flow.site(labels)
+        flow.site(0, labels)
+        flow.site(1, factor)
     else:
         x = flow.fix(x, [1], OVER)
     found = [call.get(name) for name in ("weight", "bias")]
@@ -52,6 +53,16 @@ def layer_norm(flow: Flow, call: Call) -> Value:
 
 
 rms_norm = layer_norm
+
+
+def _weight_norm(flow: Flow, call: Call) -> Value:
+    """g v / |v|, the norm over all axes but one: only that one may shrink."""
+    v, g = call["v"], call["g"]
+    others = [axis for axis in range(len(v.shape)) if axis != call.axis(of=v)]
+    return flow.combine([flow.fix(v, others, OVER), g])
+
+
+_weight_norm_interface = _weight_norm
 
 
 def _at_channels(value: Value, x: Value) -> Value:

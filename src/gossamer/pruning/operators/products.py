@@ -67,7 +67,6 @@ def einsum(flow: Flow, call: Call) -> Value:
             factors=tuple(
                 f.permute([*places, *summed]).reshape([f.shape[p] for p in places]) for f in fixed.factors
             ),
-            free=frozenset(places.index(axis) for axis in fixed.free if axis in places),
         )
     return flow.contract(operands[0], operands[1], (parts[0], parts[1], out))
 
@@ -76,7 +75,7 @@ def scaled_dot_product_attention(flow: Flow, call: Call) -> Value:
     query, key, value, mask = call["query"], call["key"], call["value"], call.get("attn_mask")
     heads = len(query.shape) - 3
     if heads >= 0 and call.get("enable_gqa"):
-        key, value = (_repeated(part, heads, query.shape[heads]) for part in (key, value))
+        key, value = (_repeated(flow, part, heads, query.shape[heads]) for part in (key, value))
     lead = LETTERS[: len(query.shape) - 2]
     scores = flow.contract(query, key, (lead + "LD", lead + "SD", lead + "LS"))
     if mask is not None:
@@ -117,13 +116,13 @@ def _plus(flow: Flow, value: Value, bias: Value | None) -> Value:
     return value if bias is None else flow.combine([value, bias])
 
 
-def _repeated(value: Value, axis: int, size: int) -> Value:
+def _repeated(flow: Flow, value: Value, axis: int, size: int) -> Value:
     """Each head of keys or values serves several heads of queries."""
     times = size // value.shape[axis]
     factors = tuple(f.repeat_interleave(times, axis) if f.shape[axis] > 1 else f for f in value.factors)
-    free = value.free | {axis} if value.shape[axis] == 1 else value.free
     shape = (*value.shape[:axis], size, *value.shape[axis + 1 :])
-    return replace(value, shape=shape, factors=factors, free=free)
+    repeated = replace(value, shape=shape, factors=factors)
+    return flow.constant(repeated, [axis] if value.shape[axis] == 1 else [])
 
 
 def _convolution(flow: Flow, call: Call, *, transposed: bool) -> Value:
@@ -139,7 +138,7 @@ def _convolution(flow: Flow, call: Call, *, transposed: bool) -> Value:
         flat = flow.contract(
             x, matrix, (lead, read + "O" if transposed else "O" + read, lead.replace(read, "O"))
         )
-    value = replace(flat, shape=call.shape, free=frozenset(a for a in flat.free if a < channel))
+    value = replace(flat, shape=call.shape)
     return _plus(flow, value, None if bias is None else _lined(bias, len(call.shape) - channel - 1))
 
 
@@ -167,12 +166,12 @@ def _grouped(
     flow.labels.tie(read, read[:, :1])
     flow.labels.tie(rows, rows[:, :1])
     flow.labels.tie(rows[:, :1], read[:, :1])
-    flow.site(rows)
+    flow.site(0, rows)
     labels = rows[:, :1].expand(groups, made // groups) if transposed else rows
     shape = [1] * len(x.shape)
     shape[channel] = made
     rest = tuple(f for f in x.factors if f.shape[channel] == 1)
-    return Value((*x.shape[:channel], made, *x.shape[channel + 1 :]), (labels.reshape(shape), *rest), x.free)
+    return Value((*x.shape[:channel], made, *x.shape[channel + 1 :]), (labels.reshape(shape), *rest))
 
 
 def _lined(bias: Value, spatial: int) -> Value:

@@ -37,13 +37,11 @@ def _reduced(flow: Flow, call: Call, summed: list[int], keep: bool) -> Any:
     def shrink(factor: Tensor) -> Tensor:
         return factor if keep else factor.permute([*rest, *summed]).reshape([factor.shape[a] for a in rest])
 
-    axes = {old: old if keep else new for new, old in enumerate(rest)}
     shape = tuple(n if a in rest else 1 for a, n in enumerate(value.shape) if keep or a in rest)
     reduced = replace(
         value,
         shape=shape,
         factors=tuple(map(shrink, value.factors)),
-        free=frozenset(axes[axis] for axis in value.free if axis in axes),
     )
     return call.each_result(reduced)
 

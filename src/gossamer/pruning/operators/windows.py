@@ -19,8 +19,7 @@ def _pool(positions: int) -> Any:
         value = flow.fix(call.input, range(rank - positions, rank), MIXES)
         for other in list(call.values())[1:]:
             flow.stop(other, MIXES)
-        free = frozenset(axis for axis in value.free if axis < rank - positions)
-        return call.each_result(replace(value, shape=call.shape, free=free))
+        return call.each_result(replace(value, shape=call.shape))
 
     return pool
 
@@ -63,5 +62,4 @@ def _shuffled(flow: Flow, call: Call, square: int, *, gather: bool) -> Any:
         flow.labels.tie(parts, parts[:, :1])
     every = torch.arange(value.shape[axis])
     index = every[::square] if gather else every.repeat_interleave(square)
-    free = frozenset(a for a in value.free if a < axis)
-    return call.each_result(replace(picked(value, axis, index, call.shape), free=free))
+    return call.each_result(picked(value, axis, index, call.shape))
