@@ -3,6 +3,7 @@
 # make check      what CI runs: format, lint, types, tests, native tests, docs
 # make sanitize   the native code and the damaged files under AddressSanitizer and UBSan
 # make docs       the documentation as pages in site/
+# make compat     prune the channels of 46 architectures; fills docs/compatibility.md (half an hour)
 # make figures    write the measured figures into README.md and docs/
 # make clean      remove what was built; make distclean also removes .venv
 #
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
 
-.PHONY: demo test check format lint types native-test docs figures sanitize clean distclean
+.PHONY: demo test check format lint types native-test docs figures compat sanitize clean distclean
 
 demo: $(STAMP)
 	@$(BIN)/gossamer demo
@@ -42,6 +43,9 @@ native-test: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+compat: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/compat.py
 
 figures: $(STAMP)
 	$(BIN)/python docs/figures.py

@@ -86,6 +86,23 @@ def file(profile: Profile, path: Path, *, threads: int, seconds: float) -> Profi
     return _with(profile, figures, _node_times(source, inputs, threads, profile), threads, profile.notes)
 
 
+def time_share(
+    candidate: Any, reference: Any, example: Any, *, threads: int = 1, seconds: float = 1.0
+) -> float:
+    """Milliseconds of a call of `candidate` over those of `reference`, both torch modules run by ONNX Runtime in turn."""
+    from ..export.example import Example
+
+    given = Example.of(reference, example)
+    rng = np.random.default_rng(0)
+    inputs = [given.changed(lambda value: _drawn(value, rng)).arrays for _ in range(INPUTS)]
+    functions: dict[str, Callable[[Any], Any]] = {}
+    for name, model in (("candidate", candidate), ("reference", reference)):
+        session = onnx_session(exported(model, given), threads)
+        functions[name] = lambda feeds, session=session: session.run(None, feeds)
+    figures = interleave(functions, inputs, seconds=seconds)
+    return figures["candidate"].median_ms / figures["reference"].median_ms
+
+
 def _with(
     profile: Profile,
     figures: Mapping[str, Any],

@@ -9,6 +9,7 @@ from .equalize import Equalize as Equalize
 from .freeze_norms import FreezeNorms as FreezeNorms
 from .protect import Protect as Protect
 from .prune import Prune as Prune
+from .prune_channels import PruneChannels as PruneChannels
 from .quantize import Quantize as Quantize
 from .quantize_aware import QuantizeAware as QuantizeAware
 from .round import Round as Round
@@ -26,6 +27,7 @@ __all__ = [
     "FreezeNorms",
     "Protect",
     "Prune",
+    "PruneChannels",
     "Quantize",
     "QuantizeAware",
     "Round",

@@ -1,0 +1,169 @@
+"""channel_search: the mildest cut of a network that meets the budget of PruneChannels.
+
+    criteria    one ranking of all units, or the same ratio in every group; bisection over how many go (pruning.budget)
+    methods     the same ratio in every group, and which units go is decided layer by layer on data:
+                thinet, lasso (both refit the next layer), discrimination-aware
+
+Scores that are not comparable between groups are divided by their group's mean before one ranking over all.
+A budget in multiply-adds or parameters is searched on estimates and checked by counting what was cut; size and latency are
+measured on the cut network for every level that the bisection tries.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .. import pruning
+from ..errors import StepError
+from ..methods.lasso_channel_pruning import choose_lasso, refit_
+from ..methods.thinet import choose_thinet, rescale_
+from ..pruning import Evidence, Groups, Plan
+from ..pruning.budget import by_rank, by_ratio, within
+from ..pruning.compensation import compensate_
+from .channel_costs import COUNTED, count, estimate, measured_share
+
+if TYPE_CHECKING:
+    from .prune_channels import PruneChannels
+
+COMPARABLE = ("group-l2", "scale", "taylor", "taylor-activation", "random")  # across groups, as they are
+METHODS: dict[
+    str, tuple[Callable[..., dict[str, Tensor]], Callable[..., None]]
+] = {  # who chooses, who repairs
+    "thinet": (choose_thinet, rescale_),
+    "lasso": (choose_lasso, refit_),
+}
+LEVELS = 32  # widths that a measured budget is searched on
+ATTEMPTS = 8
+
+Choices = Callable[[float], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A smaller network, how to repeat it, and the layers that got a bias before the cut."""
+
+    model: nn.Module
+    plan: Plan
+    choice: dict[str, Tensor]
+    biases: list[str]
+
+
+class Search:
+    """One round of cutting; `original` is what shares refer to, `evidence` holds the groups to cut."""
+
+    def __init__(
+        self, step: PruneChannels, model: nn.Module, original: nn.Module, groups: Groups, evidence: Evidence
+    ) -> None:
+        self.step, self.model, self.original, self.groups, self.evidence = (
+            step,
+            model,
+            original,
+            groups,
+            evidence,
+        )
+        self.chosen = list(evidence.groups)
+        self.example = evidence.example
+        self.widths = step._widths()
+
+    def found(self, part: float) -> Found:
+        """The cut after `part` of the way to the budget."""
+        choices, kind = self._choices(), self.step.budget
+        if kind == "ratio":
+            return self._cut(self._picked(self._by_ratio(choices)))
+        share = getattr(self.step, kind) ** part
+        if kind in COUNTED:
+            return self._counted(kind, share, choices)
+
+        def cost(choice: Mapping[str, Tensor]) -> float:
+            return measured_share(kind, self._cut(dict(choice)).model, self.original, self.example)
+
+        found = within(lambda k: choices(k / (LEVELS + 1)), LEVELS, cost, share)
+        return self._cut(self._picked(found))
+
+    def _choices(self) -> Choices:
+        """What goes when this share of all units goes."""
+        step = self.step
+        if step.criterion in METHODS:
+            scores = {g.name: torch.arange(g.size, dtype=torch.float64) for g in self.chosen}
+            return lambda share: by_ratio(self.chosen, scores, share, self.widths)
+        plain = step.scope == "layer" or step.criterion in COMPARABLE
+        normalize = "none" if plain else "mean"
+        scores = {
+            group.name: pruning.score(group, self.evidence, step.criterion, normalize=normalize)
+            for group in self.chosen
+        }
+        if step.scope == "layer" or isinstance(step.ratio, Mapping):
+            return lambda share: by_ratio(self.chosen, scores, share, self.widths)
+        total = sum(int(group.removable.sum()) for group in self.chosen)
+        return lambda share: by_rank(self.chosen, scores, round(share * total), self.widths)
+
+    def _by_ratio(self, choices: Choices) -> dict[str, Tensor]:
+        """Every round drops the same share of what is left, so that the last one ends at the ratio."""
+
+        def now(ratio: float) -> float:
+            kept: float = (1 - ratio) ** (1 / self.step.rounds)
+            return 1 - kept
+
+        if not isinstance(self.step.ratio, Mapping):
+            assert self.step.ratio is not None
+            return choices(now(self.step.ratio))
+        picked = {}
+        for group in self.chosen:
+            ratio = next(
+                r for pattern, r in self.step.ratio.items() if fnmatch.fnmatchcase(group.name, pattern)
+            )
+            picked[group.name] = choices(now(ratio))[group.name]
+        return picked
+
+    def _counted(self, kind: str, share: float, choices: Choices) -> Found:
+        limit = share * count(kind, self.original, self.example)
+        figure, asked = estimate(kind, self.model, self.example, self.chosen), limit
+        most = sum(group.size for group in self.chosen)
+        left = 0.0
+        for _ in range(ATTEMPTS):
+            choice = within(lambda k: choices(k / (most + 1)), most, figure, asked)
+            trial = pruning.cut(self.model, choice, self.groups)[0]
+            if (left := count(kind, trial, self.example)) <= limit:
+                return self._cut(self._picked(choice))
+            asked *= min(
+                limit / left, 0.995
+            )  # products of activations are in no weight, so an estimate can miss
+        raise StepError(
+            f"PruneChannels: {left:.6g} {kind} are left after {ATTEMPTS} attempts, but {limit:.6g} are wanted. Raise the share."
+        )
+
+    def _picked(self, choice: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The units that a method would keep, as many as in `choice`."""
+        if self.step.criterion not in METHODS:
+            return choice
+        keep = {name: int(kept.sum()) / len(kept) for name, kept in choice.items() if not bool(kept.all())}
+        choose = METHODS[self.step.criterion][0]
+        inputs = [batch for batch, _ in self.evidence.batches]
+        return choose(self.model, self.chosen, inputs, keep=keep, seed=self.evidence.seed)
+
+    def _cut(self, choice: dict[str, Tensor]) -> Found:
+        model, biases = self.model, []
+        if self.step.compensate or (self.step.repair and self.step.criterion in METHODS):
+            model = copy.deepcopy(model)
+        if self.step.compensate:
+            means = {name: found.mean for name, found in self.evidence.activations.items()}
+            biases = compensate_(model, self.chosen, choice, means, norms=self.evidence.norms).added
+        elif self.step.repair and self.step.criterion in METHODS:
+            before = {
+                name for name, module in model.named_modules() if getattr(module, "bias", None) is not None
+            }
+            inputs = [batch for batch, _ in self.evidence.batches]
+            METHODS[self.step.criterion][1](model, self.chosen, choice, inputs, seed=self.evidence.seed)
+            after = [
+                name for name, module in model.named_modules() if getattr(module, "bias", None) is not None
+            ]
+            biases = [name for name in after if name not in before]
+        smaller, plan = pruning.cut(model, choice, self.groups)
+        return Found(smaller, plan, choice, biases)
