@@ -29,6 +29,8 @@ from gossamer.methods.structured_sparsity import (
     zero_small_,
 )
 from gossamer.models import load_model
+from gossamer.pruning import CHANNEL_CRITERIA, Evidence, Groups, cut, find_groups, score
+from gossamer.pruning.compensation import compensate_, scale_constant
 from gossamer.pruning.dead_channels import dead_channels
 from gossamer.pruning.group import Group, Member
 from gossamer.training import AfterStep, fit
@@ -551,3 +553,97 @@ def test_merging_disturbs_the_outputs_less_than_removal_of_the_same_number() -> 
 
     errors = [float((m(x).detach() - before).square().mean()) for m in (removed, merged)]
     assert errors[1] < 0.05 * errors[0]
+
+
+# -- together with found groups and the cut --------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """A stem, one block with a shortcut, mean, linear: two groups, one of them with two makers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm0 = nn.Conv2d(2, 6, 3, bias=False), nn.BatchNorm2d(6)
+        self.conv1, self.norm1 = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.conv2, self.norm2 = nn.Conv2d(8, 6, 1, bias=False), nn.BatchNorm2d(6)
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm0(self.stem(x)))
+        y = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)))))
+        logits: Tensor = self.linear(F.relu(x + y).mean((2, 3)))
+        return logits
+
+
+@pytest.fixture(scope="module")
+def found() -> tuple[nn.Module, Groups, Tensor]:
+    torch.manual_seed(0)
+    model, x = Residual(), torch.randn(4, 2, 7, 7)
+    with torch.no_grad():
+        for norm in (model.norm0, model.norm1, model.norm2):
+            for tensor in (norm.weight, norm.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (norm.bias, norm.running_mean):
+                tensor.normal_(std=0.3)
+    return model.eval(), find_groups(model, x[:2]), x
+
+
+def after_cut(model: nn.Module, choice: dict[str, Tensor], groups: Groups, x: Tensor) -> Tensor:
+    smaller, _ = cut(model, choice, groups)
+    return smaller.eval()(x).detach()
+
+
+def test_every_criterion_scores_every_found_group(found: tuple[nn.Module, Groups, Tensor]) -> None:
+    model, groups, x = found
+    evidence = Evidence(model, groups, [(x, torch.tensor([0, 1, 2, 0]))])
+
+    for group in groups:
+        for criterion in CHANNEL_CRITERIA:
+            scores = score(group, evidence, criterion)
+            assert scores.shape == (group.size,)
+            assert bool(scores.isfinite().all())
+    assert {group.size for group in groups} == {6, 8}
+
+
+def test_norms_without_scale_are_cut_without_a_change_once_their_constant_is_moved(
+    found: tuple[nn.Module, Groups, Tensor],
+) -> None:
+    model, groups, x = copy.deepcopy(found[0]), found[1], found[2]
+    group = next(group for group in groups if group.size == 8)
+    evidence = Evidence(model, groups, [(x, None)])
+    with torch.no_grad():
+        model.norm1.weight[[0, 3, 5]] = 0
+    before = model(x).detach()
+    choice = {group.name: score(group, evidence, "scale") > 0}
+
+    compensate_(model, groups, choice, scale_constant(model, group), norms=evidence.norms)
+
+    torch.testing.assert_close(after_cut(model, choice, groups, x), before, atol=1e-5, rtol=1e-4)
+    assert int(choice[group.name].sum()) == 5
+
+
+def test_dead_channels_are_cut_without_a_change(found: tuple[nn.Module, Groups, Tensor]) -> None:
+    model, groups, x = copy.deepcopy(found[0]), found[1], found[2]
+    with torch.no_grad():
+        model.conv2.weight[:, [1, 2]] = 0
+        for weight in (model.conv1.weight, model.norm1.bias, model.norm1.running_mean):
+            weight[7] = 0
+    before = model(x).detach()
+
+    choice = dead_channels(model, groups)
+
+    assert sorted(int((~kept).sum()) for kept in choice.values()) == [0, 3]
+    torch.testing.assert_close(after_cut(model, choice, groups, x), before, atol=1e-5, rtol=1e-4)
+
+
+def test_merged_filters_are_cut_without_a_further_change(found: tuple[nn.Module, Groups, Tensor]) -> None:
+    model, groups, x = copy.deepcopy(found[0]), found[1], found[2]
+    group = next(group for group in groups if group.size == 8)
+    norms = Evidence(model, groups, example=x).norms
+
+    merging = choose_merges(model, groups, keep={group.name: 0.5}, norms=norms)
+    merge_(model, groups, merging)
+
+    merged = model(x).detach()
+    torch.testing.assert_close(after_cut(model, merging.choice, groups, x), merged, atol=1e-5, rtol=1e-4)
+    assert int(merging.choice[group.name].sum()) == 4
