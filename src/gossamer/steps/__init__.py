@@ -18,6 +18,7 @@ from .share import Share as Share
 from .simulate_quantization import SimulateQuantization as SimulateQuantization
 from .train import Finetune as Finetune
 from .train import Train as Train
+from .train_sparse import TrainSparse as TrainSparse
 
 __all__ = [
     "Calibrate",
@@ -35,4 +36,5 @@ __all__ = [
     "Share",
     "SimulateQuantization",
     "Train",
+    "TrainSparse",
 ]

@@ -74,6 +74,8 @@ class Search:
 
     def found(self, part: float) -> Found:
         """The cut after `part` of the way to the budget."""
+        if self.step.threshold is not None:
+            return self._below(self.step.threshold)
         choices, kind = self._choices(), self.step.budget
         if kind == "ratio":
             return self._cut(self._picked(self._by_ratio(choices)))
@@ -103,6 +105,20 @@ class Search:
             return lambda share: by_ratio(self.chosen, scores, share, self.widths)
         total = sum(int(group.removable.sum()) for group in self.chosen)
         return lambda share: by_rank(self.chosen, scores, round(share * total), self.widths)
+
+    def _below(self, threshold: float) -> Found:
+        scores = {g.name: pruning.score(g, self.evidence, self.step.criterion) for g in self.chosen}
+        choice: dict[str, Tensor] = {}
+        for group in self.chosen:
+            gone = int(((scores[group.name] <= threshold) & group.removable.cpu()).sum())
+            choice |= by_ratio([group], scores, min(gone / group.size, 1 - 1 / group.size), self.widths)
+        if all(bool(kept.all()) for kept in choice.values()):
+            lowest = min(float(score.min()) for score in scores.values())
+            raise StepError(
+                f"PruneChannels: no unit scores {threshold} or less under {self.step.criterion!r}; the lowest has "
+                f"{lowest:.4g}. Raise the threshold, or train longer under a penalty (TrainSparse)."
+            )
+        return self._cut(choice)
 
     def _by_ratio(self, choices: Choices) -> dict[str, Tensor]:
         """Every round drops the same share of what is left, so that the last one ends at the ratio."""

@@ -3,18 +3,19 @@
     drop = accuracy(original) - accuracy(now), on the validation split, in points
 
 While the drop is above `max_drop`, the most sensitive integer layer becomes float again: its weight gets the original
-values, and its inputs are no longer rounded for its sake. Sensitivity is measured layer by layer, with that layer alone
-made float: how much nearer the logits come to the original's, as a share of the error of the whole quantized network.
+values, and its inputs are no longer rounded for its sake. Sensitivity is the error of the logits with that layer alone
+rounded (steps.sensitivity). With `scan`, every layer is measured even where nothing is lost, by weights, by activations
+and by both.
 
-The table stands in the report under the stage's notes: {layer: share of the error}.
+The table stands in the report under "sensitivity".
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,19 +26,21 @@ from ..methods.float_twin import unround
 from ..quantizers import Quantizer
 from ..training import evaluate
 from .base import Context, Edit, Step
-from .calibrate import attach, described, inputs, rebuild
+from .calibrate import attach, described, rebuild
+from .sensitivity import scan
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protect(Step):
-    """Keep the loss of validation accuracy within `max_drop` points; samples: inputs that rank the layers.
+    """Keep the loss of validation accuracy within `max_drop` points; samples: validation inputs that rank the layers.
 
-    most: the largest share of layers that may become float, 0 to 1.
+    most: the largest share of layers that may become float, 0 to 1. scan: measure every layer, whatever the loss.
     """
 
     max_drop: float = 1.0
     samples: int = 128
     most: float = 0.5
+    scan: bool = False
 
     def __post_init__(self) -> None:
         if not self.max_drop >= 0:
@@ -59,33 +62,36 @@ class Protect(Step):
         data = context.need_data("Protect")
         split = data.validation.subset(range(8)) if context.trial else data.validation
         target = evaluate(context.teacher, split, data.preprocess).accuracy
-        batches = list(inputs(context, self.samples, "Protect"))
+        x = torch.from_numpy(data.batch(1))
         with quantizers.unquantized(model):
-            calls = quantizers.record(model, (batches[0][:1],))
-        layers = [
-            name for name in quantizers.place(calls).layers if f"{name}.weight" in formats.attached(model)
-        ]
+            placement = quantizers.place(quantizers.record(model, (x,)))
+        layers = [name for name in placement.layers if f"{name}.weight" in formats.attached(model)]
         found = self._drop(model, split, data, target)
         context.notes["drop_points"] = found
+        if found <= self.max_drop and not context.trial and not self.scan:
+            return model
+        few = split if context.trial else _some(split, self.samples, context.seed)
+        rows = scan(model, layers, placement.places, few, data, apart=self.scan)
+        context.notes["sensitivity"] = [row.to_dict() for row in rows]
         if found <= self.max_drop and not context.trial:
             return model
-        shares = sensitivity(model, context.teacher, layers, batches)
-        context.notes["sensitivity"] = shares
-        ranked = sorted(shares, key=lambda name: -shares[name])
+        errors = {row.layer: row.both for row in rows}
+        ranked = sorted(errors, key=lambda name: -errors[name])
         limit = max(1, int(self.most * len(layers)))
         kept: list[str] = []
         for name in ranked[:limit]:
             kept.append(name)
             unround(model, [name])
-            edit = without(model, kept, batches[0][:1])
+            edit = without(model, kept, x)
             found = self._drop(model, split, data, target)
             if found <= self.max_drop or context.trial:
                 break
         context.edits.append(edit)
         for name in kept:
-            context.skip(
-                f"{name}.weight", f"stays float: {100 * shares[name]:.0f} % of the error comes from it"
+            reason = (
+                f"stays float: rounded alone, it changes the outputs by {100 * errors[name] ** 0.5:.2g} %"
             )
+            context.skip(f"{name}.weight", reason)
         context.notes["drop_points"] = found
         if found > self.max_drop and not context.trial:
             raise StepError(
@@ -102,21 +108,10 @@ class Protect(Step):
         return 100 * (target - evaluate(model, split, data.preprocess).accuracy)
 
 
-@torch.no_grad()
-def sensitivity(
-    model: nn.Module, original: nn.Module, layers: Iterable[str], batches: list[Tensor]
-) -> dict[str, float]:
-    """By layer, the share of the squared error of the logits that goes away when it alone is float; may be negative."""
-    model.eval()
-    wanted = [original(batch) for batch in batches]
-    whole = _error(model, batches, wanted)
-    shares = {}
-    for name in layers:
-        trial = copy.deepcopy(model)
-        unround(trial, [name])
-        without(trial, [name], batches[0][:1])
-        shares[name] = 1 - _error(trial, batches, wanted) / max(whole, 1e-30)
-    return shares
+def _some(split: Split, count: int, seed: int) -> Split:
+    """`count` samples of the split, the same for the same seed."""
+    rows = np.random.default_rng(seed).choice(len(split), min(count, len(split)), replace=False)
+    return split.subset(np.sort(rows))
 
 
 def without(model: nn.Module, layers: Iterable[str], x: Tensor) -> Edit:
@@ -141,10 +136,3 @@ def _options(quantizer: Quantizer) -> dict[str, object]:
     if hasattr(quantizer, "symmetric"):
         found["symmetric"] = quantizer.symmetric
     return found
-
-
-def _error(model: nn.Module, batches: list[Tensor], wanted: list[Tensor]) -> float:
-    return sum(
-        float((model(batch) - target).double().square().sum())
-        for batch, target in zip(batches, wanted, strict=True)
-    )

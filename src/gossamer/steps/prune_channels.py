@@ -9,6 +9,7 @@ narrower layers, so every later step and every engine takes it as it is.
     macs         share of the multiply-adds that may stay, as `measure.profile` counts them
     parameters   share of the parameters that may stay
     size         share of the bytes of the packed file that may stay, measured on packed files
+    threshold    every unit whose score is at most this goes, e.g. 0 after TrainSparse
     latency      share of the milliseconds that may stay, measured in ONNX Runtime on this machine, batch 1
 
 Raises: OptionError for options that cannot be right; StepError when no group can be cut; the model is then untouched.
@@ -34,13 +35,13 @@ from .channel_costs import COUNTED, MEASURED
 from .channel_search import METHODS, Found, Search
 from .train import Finetune
 
-BUDGETS = ("ratio", *COUNTED, *MEASURED)
+BUDGETS = ("ratio", "threshold", *COUNTED, *MEASURED)
 BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneChannels(Finetune):
-    """Remove channels until one budget is met: ratio, macs, parameters, size or latency.
+    """Remove channels until one budget is met: ratio, macs, parameters, size, latency or threshold.
 
     criterion: a name of pruning.CHANNEL_CRITERIA, or thinet, lasso, discrimination-aware; scope: "global", one ranking of
     all units, or "layer", the same ratio everywhere (these three always); layers, skip: groups by name or glob (a group is
@@ -58,6 +59,7 @@ class PruneChannels(Finetune):
     parameters: float | None = None
     size: float | None = None
     latency: float | None = None
+    threshold: float | None = None
     criterion: str = "group-l2"
     scope: str = "global"
     layers: Sequence[str] | None = None
@@ -85,9 +87,14 @@ class PruneChannels(Finetune):
                     "A layer pruned to nothing cannot compute."
                 )
         share = getattr(self, given[0])
-        if given[0] != "ratio" and not (isinstance(share, (int, float)) and 0 < share < 1):
+        if given[0] in (*COUNTED, *MEASURED) and not (isinstance(share, (int, float)) and 0 < share < 1):
             raise OptionError(
                 f"PruneChannels: {given[0]} is the share that may stay, between 0 and 1; received {share!r}."
+            )
+        if self.threshold is not None and (self.threshold < 0 or self.criterion in METHODS):
+            raise OptionError(
+                f"PruneChannels: threshold is a score, at least 0, of a criterion that gives scores; received "
+                f"{self.threshold!r} with {self.criterion!r}."
             )
         known = (*CHANNEL_CRITERIA, *METHODS)
         if self.criterion not in known:
