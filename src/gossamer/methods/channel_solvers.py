@@ -9,7 +9,7 @@ follow from X^T X and X^T Y:
 
     greedy          argmin over sets T of so many units of 1_T^T G 1_T, one unit at a time
     lasso           argmin 1/2 beta^T G beta - b^T beta + sum alpha_i |beta_i|, by coordinate descent
-    lasso_choice    units of the smallest alpha that leaves few enough
+    lasso_choice    units that the greatest alpha leaves of which there are enough
     scales          argmin |sum_i z_i - sum over kept i of s_i z_i|^2
     least_squares   argmin |Y - X W'^T|^2 over all weights of kept columns
 
@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SWEEPS = 1000
-CLOSE = 1e-8  # coordinate descent ends when no coefficient moves by more than this part of the greatest
+SWEEPS, HALVINGS = 1000, 30
 
 
 def products(xx: Tensor, weight: Tensor, units: Tensor, size: int) -> Tensor:
@@ -57,49 +56,63 @@ def greedy(gram: Tensor, count: int, removable: Tensor) -> Tensor:
     return kept
 
 
-def lasso(gram: Tensor, aim: Tensor, alpha: Tensor, start: Tensor | None = None) -> Tensor:
-    """beta [c] for penalties alpha [c]; `start`: where the descent starts."""
+def lasso(
+    gram: Tensor, aim: Tensor, alpha: Tensor, start: Tensor | None = None, *, close: float = 1e-8
+) -> Tensor:
+    """beta [c] for penalties alpha [c]; `start`: where the descent starts.
+
+    close: it ends when no coefficient moves by more than this part of the greatest.
+    """
     g, b, a = (t.double().numpy() for t in (gram, aim, alpha))
     beta = np.zeros_like(b) if start is None else start.double().numpy().copy()
     left = b - g @ beta
     alive = np.flatnonzero(g.diagonal() > 0)
-    for _ in range(SWEEPS):
+
+    def sweep(units: np.ndarray) -> bool:
         moved = 0.0
-        for j in alive:
+        for j in units:
             old = beta[j]
             pull = left[j] + g[j, j] * old
             new = np.sign(pull) * max(abs(pull) - a[j], 0.0) / g[j, j]
             if new != old:
-                left -= g[j] * (new - old)
+                left[:] -= g[j] * (new - old)
                 beta[j] = new
                 moved = max(moved, abs(new - old))
-        if moved <= CLOSE * np.abs(beta).max():
+        return moved > close * float(np.abs(beta).max(initial=0))
+
+    for _ in range(SWEEPS):
+        if not sweep(alive):
             break
+        for _ in range(SWEEPS):  # most coefficients are zero and stay so
+            if not sweep(np.flatnonzero(beta)):
+                break
     return torch.from_numpy(beta)
 
 
 def lasso_choice(gram: Tensor, aim: Tensor, count: int, removable: Tensor) -> Tensor:
-    """Kept units, bool [c], `count` of them: those that are left by a penalty just great enough.
+    """Kept units, bool [c], `count` of them: those that are left by the greatest penalty that leaves enough.
 
-    The penalty is doubled until at most `count` units are left, then halved between until between 1 and 1.1 times `count`
-    are; of more than `count`, and where their number jumps, the greatest |beta| stay. Units that are not removable carry
-    no penalty and always stay.
+    From a penalty that leaves nothing it is halved until `count` units are left, then halved between until no more than 1.1
+    times `count` are; of more than `count`, and where their number jumps, the greatest |beta| stay. Units that are not
+    removable carry no penalty and always stay.
     """
     kept = ~removable
     wanted = max(count, int(kept.sum()))
 
     def solve(alpha: float, start: Tensor) -> Tensor:
-        return lasso(gram, aim, removable.double() * alpha, start)
+        return lasso(gram, aim, removable.double() * alpha, start, close=1e-4)
 
     def left(beta: Tensor) -> int:
         return int(((beta != 0) | kept).sum())
 
-    low, high = 0.0, 1e-3 * float(aim.abs().max())
-    enough = solve(low, torch.zeros_like(aim))
-    beta = enough
-    while high > 0 and left(beta := solve(high, beta)) > wanted:
-        low, high, enough = high, 2 * high, beta
-    for _ in range(40):
+    high = float(aim.abs().max())
+    low, enough = high, torch.zeros_like(aim)
+    for _ in range(HALVINGS):
+        if left(enough) >= wanted:
+            break
+        low, high = low / 2, low
+        enough = solve(low, enough)
+    for _ in range(HALVINGS):
         if left(enough) <= 1.1 * wanted:
             break
         middle = (low + high) / 2
@@ -123,7 +136,7 @@ def scales(gram: Tensor, kept: Tensor, ridge: float = 1e-6) -> Tensor:
     return result
 
 
-def least_squares(xx: Tensor, xy: Tensor, weight: Tensor, kept: Tensor, ridge: float = 1e-4) -> Tensor:
+def least_squares(xx: Tensor, xy: Tensor, weight: Tensor, kept: Tensor, ridge: float = 1e-3) -> Tensor:
     """W' [g, O/g, K], 0 outside the kept columns, bool [K]; ridge: part of the mean of the diagonal of X^T X."""
     result = torch.zeros_like(weight)
     for into, held, given, old in zip(
