@@ -187,6 +187,35 @@ def test_scales_start_at_a_half_and_are_counted() -> None:
         SlimmingLoss(0)
 
 
+@pytest.mark.slow
+def test_the_penalty_gathers_scales_near_zero_and_only_the_proximal_step_makes_them_zero() -> None:
+    data, found = load_data("digits"), {}
+    shrink = AfterStep(ShrinkScales(0.03))
+    for name, loss, callbacks in (
+        ("none", None, []),
+        ("gradient", SlimmingLoss(0.03), []),
+        ("prox", None, [shrink]),
+    ):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(1, 16, 3, stride=2, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 10),
+        )  # fmt: skip
+        start_scales_(model)
+        fit(
+            model, data, epochs=2, lr=0.05, schedule="cosine", batch_size=64, max_batches=60, progress=False,
+            loss=loss, callbacks=callbacks,
+        )  # fmt: skip
+        zeros = sum(int((gamma == 0).sum()) for gamma in scales(model).values())
+        found[name] = (share_below(model, 0.01), zeros)
+
+    assert found["gradient"][0] >= max(5 * found["none"][0], 0.1)
+    assert found["prox"][0] >= max(5 * found["none"][0], 0.1)
+    assert found["none"][1] == found["gradient"][1] == 0
+    assert found["prox"][1] >= 10
+
+
 # -- structured sparsity ---------------------------------------------------------------------------------------------
 
 SLICES = {
@@ -537,7 +566,7 @@ def test_units_that_must_stay_stay() -> None:
 
 
 def test_merging_disturbs_the_outputs_less_than_removal_of_the_same_number() -> None:
-    """300 neurons of which groups of three are nearly equal."""
+    """60 neurons, nearly equal in threes."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 60), nn.ReLU(), nn.Linear(60, 5))
     with torch.no_grad():

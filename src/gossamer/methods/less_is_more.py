@@ -11,8 +11,7 @@ both, low rank comes first. A neuron whose weights vanish is removed with the in
 The average over unfoldings is the paper's approximation of the prox: exact when there is one unfolding. Trains from
 scratch or from a trained network, with SGD, and without weight decay on these layers. `every`: steps between two backward
 steps, each then that much longer.
-Source: Zhou, Alvarez, Porikli, "Less is more: towards compact CNNs", ECCV 2016, doi:10.1007/978-3-319-46493-0_40,
-equations 3 to 8.
+Source: Zhou, Alvarez, Porikli, "Less is more: towards compact CNNs", ECCV 2016, doi:10.1007/978-3-319-46493-0_40.
 """
 
 from __future__ import annotations

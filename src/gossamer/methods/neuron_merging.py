@@ -10,8 +10,7 @@ folded in first, so that the distance is that of the signals. Units of several c
 Only for signals that linear layers and convolutions (with a batch norm or not) make alone: what a shortcut or a depthwise
 layer adds would be ignored.
 Raises: OptionError for groups of another kind, and for wrong fractions.
-Source: Srinivas, Babu, "Data-free parameter pruning for deep neural networks", BMVC 2015, arXiv:1507.06149, equation 5
-and algorithm 1.
+Source: Srinivas, Babu, "Data-free parameter pruning for deep neural networks", BMVC 2015, arXiv:1507.06149.
 """
 
 from __future__ import annotations

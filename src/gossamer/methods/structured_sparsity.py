@@ -16,7 +16,7 @@ near it. by_size: lambda sqrt(|G|) instead of lambda (Yuan and Lin; not in the p
 
 Start from a trained network; then freeze the zeros (`KeepZeros`) and fine-tune without R. No weight decay beside R.
 Source: Wen, Wu, Wang, Chen, Li, "Learning structured sparsity in deep neural networks", NIPS 2016, arXiv:1608.03665,
-equations 2 to 6. Nested groups: Jenatton, Mairal, Obozinski, Bach, JMLR 2011, section 3.
+section 3. Nested groups: Jenatton, Mairal, Obozinski, Bach, "Proximal methods for hierarchical sparse coding", JMLR 2011.
 """
 
 from __future__ import annotations

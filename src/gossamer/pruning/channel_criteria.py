@@ -12,9 +12,9 @@ read it (role "in"), a: its activation where it is read, L: the loss, ~: a mean 
     mean-activation     ~ E |a_u|
     variance            ~ Var(a_u): what removal costs when the bias takes up the mean (`compensation`)
     taylor              E_b |sum w dL/dw| over all parameters that go with the unit; b: batches
-                                                                    Molchanov et al. 2019, arXiv:1906.10771, eq. 6
+                                                                    Molchanov et al. 2019, arXiv:1906.10771
     taylor-activation   E_b |sum a dL/da|: the same over V alone, because sum V dL/dV = sum a dL/da for a linear reader
-                                                                    Molchanov et al. 2017, arXiv:1611.06440, eq. 7
+                                                                    Molchanov et al. 2017, arXiv:1611.06440
     scale               ~ |gamma_u| of the norms                    Liu et al. 2017 (network slimming)
     random              uniform, from the seed and the group's name: the control
 
@@ -23,7 +23,7 @@ not comparable: `normalize` divides a group's scores by their mean or maximum be
 Differs from the papers: the Taylor criteria take |.| per batch, where that of 2017 does per sample and position.
 Raises: OptionError for unknown criteria, and for evidence that is missing or does not fit.
 Source: Li, Kadav, Durdanovic, Samet, Graf, "Pruning filters for efficient ConvNets", ICLR 2017, arXiv:1608.08710; Hu et
-al., arXiv:1607.03250; Liu et al., ICCV 2017, arXiv:1708.06519; Fang et al., CVPR 2023, arXiv:2301.12900, section 3.3.
+al., arXiv:1607.03250; Liu et al., ICCV 2017, arXiv:1708.06519; Fang et al., CVPR 2023, arXiv:2301.12900, section 3.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ the few that stay (LeNet-5, conv2 and ip1 by l2, test error: 8.6 % -> 6.0 % with
 without bias hands the term to the batch norm that stands alone behind it (running mean -= term), and gets a bias when
 there is none. Call it on the whole network, right before the cut: what is removed then is still there.
 Raises: OptionError when means are missing or do not fit.
-Source: bias fitting of Hu et al.; for gamma = 0, Ye, Lu, Lin, Wang, "Rethinking the smaller-norm-less-informative
-assumption in channel pruning", ICLR 2018, arXiv:1802.00124, section 4.
+Source: Ye, Lu, Lin, Wang, "Rethinking the smaller-norm-less-informative assumption in channel pruning", ICLR 2018,
+arXiv:1802.00124 (constants behind gamma = 0).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ A zero filter makes a channel of the next layer dead, and a zero channel a filte
 unit is zero from then on, until nothing more dies. Removal changes no output, if the activation maps 0 to 0.
 constants: rows of zeros are enough; the unit is then a constant that `compensation` must move into the next layer.
 Of a group in which all is dead one unit stays.
-Source: Wen, Wu, Wang, Chen, Li, NIPS 2016, arXiv:1608.03665, section 3.1 (filters and channels that die together).
+Source: Wen, Wu, Wang, Chen, Li, NIPS 2016, arXiv:1608.03665, section 3 (filters and channels that die together).
 """
 
 from __future__ import annotations
