@@ -97,11 +97,14 @@ def ours(name: str) -> dict[str, Any]:
         row["walls"] = sorted({str(wall) for wall in groups.walls})
         context = Context(example=example)
         smaller = PruneChannels(macs=HALF).apply(model, context)
-        plan = pruning.Plan.from_dict(context.edits[-1]["plan"])
+        plan = pruning.Plan.from_json(context.edits[-1]["plan"])
         before, after = (measure.profile(m, example).macs for m in (model, smaller))
         row["macs_share"] = after / before
-        choice = context.notes["channels"]["choice"]
-        with pruning.masked(model, {n: torch.tensor(k) for n, k in choice.items()}, groups):
+        choice = {
+            group: torch.zeros(groups[group].size).index_fill(0, torch.tensor(units), 1).bool()
+            for group, units in plan.kept.items()
+        }
+        with pruning.masked(model, choice, groups):
             masked = tensors(call(model, example))
         cut = tensors(call(smaller, example))
         row["masked_difference"] = difference(cut, masked)

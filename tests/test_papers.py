@@ -105,6 +105,22 @@ def test_a_claim_about_a_figure_that_is_not_there_is_refused() -> None:
         papers.figure_of(report(1.0, 5), "after.file_byte")
 
 
+def test_a_run_may_be_like_one_that_is_like_another_but_not_like_itself() -> None:
+    runs = {
+        "a": {"model": "lenet300", "data": "digits", "steps": [{"Prune": {"density": 0.5, "rounds": 2}}]},
+        "b": {"like": "a", "change": {"Prune.density": 0.2}},
+        "c": {"like": "b", "change": {"Prune.rounds": 1}},
+        "d": {"like": "e"},
+        "e": {"like": "d"},
+    }
+
+    [step] = papers.expand(runs, "c", "test").steps
+
+    assert (step.density, step.rounds) == (0.2, 1)
+    with pytest.raises(OptionError, match="no run 'd' to be like"):
+        papers.expand(runs, "d", "test")
+
+
 def test_a_run_like_another_changes_only_what_it_says() -> None:
     runs = {
         "a": {"model": "lenet300", "data": "digits", "steps": [{"Prune": {"density": 0.1, "rounds": 4}}]},

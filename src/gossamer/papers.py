@@ -101,13 +101,19 @@ def run_paper(
 
 def expand(runs: dict[str, Any], key: str, name: str) -> Recipe:
     """The recipe of a run; `like` copies another run and `change` sets `Step.option` or `train.option`."""
+    tree = _resolved(runs, key, name, ())
+    # the claims are about integers, whatever the speed of this machine
+    return parse({"keep_integers": True, **tree, "name": name}, name)
+
+
+def _resolved(runs: dict[str, Any], key: str, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    """The tree of a run, with everything that it is like."""
     tree = copy.deepcopy(runs[key])
-    tree.pop("seeds", None)
     if "like" in tree:
-        if tree["like"] not in runs:
+        if tree["like"] not in runs or tree["like"] in (*seen, key):
             raise OptionError(f"{name}: no run {tree['like']!r} to be like. {nearest(tree['like'], runs)}")
         changes = tree.get("change", {})
-        tree = copy.deepcopy(runs[tree["like"]])
+        tree = _resolved(runs, tree["like"], name, (*seen, key))
         for target, value in changes.items():
             step, _, option = target.partition(".")
             places = [s[step] for s in tree["steps"] if isinstance(s, dict) and step in s]
@@ -117,8 +123,7 @@ def expand(runs: dict[str, Any], key: str, name: str) -> Recipe:
             for place in places:
                 place[option] = value
     tree.pop("seeds", None)
-    # the claims are about integers, whatever the speed of this machine
-    return parse({"keep_integers": True, **tree, "name": name}, name)
+    return tree
 
 
 def judge(
