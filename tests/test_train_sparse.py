@@ -62,6 +62,14 @@ def test_nothing_at_the_threshold_is_an_error_that_says_what_is_lowest(digits):
         )
 
 
+def test_a_trial_on_one_batch_goes_through_although_nothing_is_zero_yet():
+    model = load_model("lenet300", seed=0)
+
+    smaller = PruneChannels(threshold=0, criterion="l2").apply(model, Context(example=EXAMPLE, trial=True))
+
+    assert smaller.fc1.out_features + smaller.fc2.out_features == 399
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

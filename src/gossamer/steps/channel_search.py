@@ -59,8 +59,16 @@ class Search:
     """One round of cutting; `original` is what shares refer to, `evidence` holds the groups to cut."""
 
     def __init__(
-        self, step: PruneChannels, model: nn.Module, original: nn.Module, groups: Groups, evidence: Evidence
+        self,
+        step: PruneChannels,
+        model: nn.Module,
+        original: nn.Module,
+        groups: Groups,
+        evidence: Evidence,
+        *,
+        trial: bool = False,
     ) -> None:
+        self.trial = trial
         self.step, self.model, self.original, self.groups, self.evidence = (
             step,
             model,
@@ -108,6 +116,8 @@ class Search:
 
     def _below(self, threshold: float) -> Found:
         scores = {g.name: pruning.score(g, self.evidence, self.step.criterion) for g in self.chosen}
+        if self.trial:  # one batch makes nothing zero yet
+            threshold = max(threshold, min(float(score.min()) for score in scores.values()))
         choice: dict[str, Tensor] = {}
         for group in self.chosen:
             gone = int(((scores[group.name] <= threshold) & group.removable.cpu()).sum())

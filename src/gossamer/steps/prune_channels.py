@@ -117,7 +117,8 @@ class PruneChannels(Finetune):
             example = torch.from_numpy(context.need_data("PruneChannels").batch(2))
         for round_ in range(1, (1 if context.trial else self.rounds) + 1):
             groups = self._groups(model, example, context)
-            search = Search(self, model, original, groups, self._evidence(model, groups, example, context))
+            evidence = self._evidence(model, groups, example, context)
+            search = Search(self, model, original, groups, evidence, trial=context.trial)
             found = search.found(round_ / self.rounds)
             model = found.model
             context.edits.append({"biases": found.biases, "plan": found.plan.to_json()})
