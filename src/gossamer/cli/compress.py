@@ -64,8 +64,8 @@ def compress(
     finish("compress", chosen, folder, fresh=fresh, json=json)
 
 
-def finish(command: str, chosen: Any, folder: Path, *, fresh: bool, json: bool) -> None:
-    """Run a recipe and show its report."""
+def finish(command: str, chosen: Any, folder: Path, *, fresh: bool, json: bool) -> dict[str, Any]:
+    """Run a recipe, show its report, and return it."""
     from ..report import table
     from ..run import run
 
@@ -80,6 +80,7 @@ def finish(command: str, chosen: Any, folder: Path, *, fresh: bool, json: bool) 
         emit(command, {**report, "folder": str(folder), "files": files(folder)})
     else:
         console().print(table.render(report, html=folder / "report.html", file=folder / "model.goss"))
+    return report
 
 
 def files(folder: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import OptionError
 from .compress import finish
-from .output import Json
+from .output import Json, notice
 
 
 def quantize(
@@ -36,6 +36,15 @@ def quantize(
         str | None,
         typer.Option(
             help="Most validation accuracy to lose, such as 1%; the layers that cost most stay float."
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Measure every layer rounded alone; the report shows it.")
+    ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Picture of the layers' sensitivity: a .svg, .png or .pdf file (with --sensitivity)."
         ),
     ] = None,
     keep_integers: Annotated[
@@ -68,15 +77,23 @@ def quantize(
             }
         },
     ]
-    if max_drop is not None:
-        steps.append({"Protect": {"max_drop": points(max_drop)}})
+    if plot is not None and not sensitivity:
+        raise OptionError(f"--plot {plot} shows a scan of layers. Add --sensitivity.")
+    if max_drop is not None or sensitivity:
+        protect = {"max_drop": points(max_drop) if max_drop is not None else 100.0}
+        steps.append({"Protect": {**protect, **({"scan": True} if sensitivity else {})}})
     tree: dict[str, Any] = {"name": "quantize", "model": model, "data": data, "seed": seed, "steps": steps}
     tree["keep_integers"] = keep_integers
     if weights is not None:
         tree["weights"] = weights
     chosen = recipes.parse(tree)
     folder = out or Path("runs") / re.sub(r"[^\w.-]+", "_", f"{Path(model).name}-quantize")
-    finish("quantize", chosen, folder, fresh=fresh, json=json)
+    report = finish("quantize", chosen, folder, fresh=fresh, json=json)
+    if plot is not None:
+        from ..report import sensitivity as picture
+
+        picture.save(report["sensitivity"], plot, name=Path(model).name)
+        notice("plot", str(plot))
 
 
 def points(text: str) -> float:

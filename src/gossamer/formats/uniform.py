@@ -31,7 +31,7 @@ from .base import Parts, WeightFormat, check_finite
 from .dense import DTYPES
 
 MAX_CODE = 2**15 - 1
-TOGETHER = 2**16  # weights whose scales are searched at once: what fits a processor's cache
+TOGETHER = 2**15  # weights whose scales are searched at once: they fit the cache, and torch uses one thread
 GRANULARITIES = ("tensor", "channel", "group")
 
 

@@ -75,6 +75,7 @@ def report(
         "latency": latency,
         "fallback": dict(fallback) if fallback else None,
         "stages": [_stage(stage) for stage in stages],
+        "sensitivity": sensitivity(stages),
         "layers": layers(packed.path, found, dict(original.named_parameters())),
         "fields": fields(found),
         "skipped": list({(entry["name"], entry["reason"]): entry for entry in skipped}.values()),
@@ -82,6 +83,12 @@ def report(
         "versions": machines.versions(),
         "date": machines.today(),
     }
+
+
+def sensitivity(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What the last scan of single layers found (steps.sensitivity.Row), in order of execution; empty without one."""
+    scans = [found for stage in stages if (found := (stage.get("notes") or {}).get("sensitivity"))]
+    return [dict(row) for row in scans[-1]] if scans else []
 
 
 def layers(file: str | Path, found: Inspection, before: Mapping[str, Any]) -> list[dict[str, Any]]:

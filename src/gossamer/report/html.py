@@ -49,6 +49,7 @@ def page(report: Mapping[str, Any]) -> str:
         "seconds": units.seconds_text,
         "accuracy": units.accuracy_text,
         "options": _options,
+        "change": units.change_text,
         "layout": units.layout_text,
         "breakable": _breakable,
         "shape": lambda shape: " × ".join(map(str, shape)) or "scalar",
@@ -69,6 +70,7 @@ def page(report: Mapping[str, Any]) -> str:
         recipe=recipe,
         latency_sentence=units.latency_text(latency) if latency else None,
         stages_svg=_markup(plots.stages(report)),
+        sensitivity_svg=_markup(plots.sensitivity(report.get("sensitivity") or [])),
         shares_svg=_markup(plots.shares([(kind["name"], kind["bytes"]) for kind in kinds])),
         histograms=[(layer, _markup(plots.histogram(layer))) for layer in wide if layer["name"] in shown],
         more_histograms=[

@@ -117,6 +117,39 @@ def histogram(entry: Mapping[str, Any]) -> str:
     return _svg(width, height, f"Histogram of {entry['name']} before and after", parts)
 
 
+def sensitivity(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A bar for each layer in order of execution: how far the outputs move when it alone is rounded, in percent."""
+    if not rows:
+        return ""
+    height, left, top, bottom = 190, 58, 26, 26
+    values = [100 * math.sqrt(max(row["both"], 0.0)) for row in rows]
+    ticks = _ticks(0.0, max(values))
+    unit = (WIDTH - left - 20) / len(rows)
+    parts = []
+
+    def y(value: float) -> float:
+        return top + (height - top - bottom) * (1 - value / ticks[-1])
+
+    for tick in ticks:
+        parts.append(
+            f'<line class="grid" x1="{left}" x2="{WIDTH - 20}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        )
+        parts.append(_text(left - 8, y(tick) + 4, f"{tick:g} %", anchor="end"))
+    for index, (row, value) in enumerate(zip(rows, values, strict=True)):
+        title = escape(f"{row['layer']}: {value:.2g} %")
+        parts.append(
+            f'<rect class="after" x="{left + (index + 0.1) * unit:.1f}" y="{y(value):.1f}" '
+            f'width="{0.8 * unit:.1f}" height="{height - bottom - y(value):.1f}"><title>{title}</title></rect>'
+        )
+    parts.append(_text(left - 50, top - 12, "change of the outputs, one layer rounded alone"))
+    parts.append(_text(left, height - 6, rows[0]["layer"]))
+    if len(rows) > 1:
+        parts.append(_text(WIDTH - 20, height - 6, rows[-1]["layer"], anchor="end"))
+    worst = max(range(len(rows)), key=values.__getitem__)
+    spoken = f"Change of the outputs by layer: most at {rows[worst]['layer']}, {values[worst]:.2g} %"
+    return _svg(WIDTH, height, spoken, parts)
+
+
 def shares(parts: Sequence[tuple[str, int]]) -> str:
     """One bar of the file's bytes, cut into parts (name, bytes), in the colours c0, c1, ... of the page."""
     total = sum(size for _, size in parts) or 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from .units import bytes_text, interval_text, latency_text, ms_text
+from .units import bytes_text, change_text, interval_text, latency_text, ms_text
 
 SKIPPED_SHOWN = 8
+SENSITIVE_SHOWN = 10
 
 
 def render(report: Mapping[str, Any], *, html: Path | None = None, file: Path | None = None) -> Group:
@@ -23,6 +24,8 @@ def render(report: Mapping[str, Any], *, html: Path | None = None, file: Path | 
         parts.append(Text(f"Latency: {latency_text(latency)}"))
     if report.get("fallback"):
         parts.append(Text(f"Floats: {report['fallback']['reason']}. keep_integers keeps them."))
+    if report.get("sensitivity"):
+        parts.append(_sensitivity(report["sensitivity"]))
     skipped = report["skipped"]
     parts.append(Text(f"Skipped layers: {'none' if not skipped else len(skipped)}"))
     parts += [Text(f"  {entry['name']}: {entry['reason']}") for entry in skipped[:SKIPPED_SHOWN]]
@@ -63,4 +66,19 @@ def _table(report: Mapping[str, Any]) -> Table:
             ms_text(ours),
             f"{latency['ratio_of_medians']:.2f}x",
         )
+    return table
+
+
+def _sensitivity(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """The layers whose rounding changes the outputs most."""
+    title = "change of the outputs with one layer rounded alone"
+    if len(rows) > SENSITIVE_SHOWN:
+        title += f" ({SENSITIVE_SHOWN} of {len(rows)} layers)"
+    table = Table(title=title, title_justify="left")
+    table.add_column("layer", overflow="fold")
+    for heading in ("weights", "activations", "both", "accuracy"):
+        table.add_column(heading, justify="right")
+    for row in sorted(rows, key=lambda row: -row["both"])[:SENSITIVE_SHOWN]:
+        changes = [change_text(row[key]) for key in ("weights", "activations", "both")]
+        table.add_row(Text(row["layer"]), *changes, f"{0 - row['drop_points']:+.2f} points")
     return table

@@ -50,6 +50,11 @@ def interval_text(accuracy: Mapping[str, Any]) -> str:
     return f"{100 * accuracy['low']:.2f} to {100 * accuracy['high']:.2f}"
 
 
+def change_text(error: float | None) -> str:
+    """A squared error as a share of the outputs: 0.0004 -> `2.00 %`; nothing where it was not measured."""
+    return "" if error is None else f"{_three(100 * max(error, 0.0) ** 0.5)} %"
+
+
 def latency_text(latency: Mapping[str, Any]) -> str:
     """The comparison as a sentence; where the ranges meet, no one is called faster."""
     ratio = latency["ratio_of_medians"]
