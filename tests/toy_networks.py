@@ -73,7 +73,7 @@ class FusedAttention(nn.Module):
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        n, length, width = x.shape
+        n, length, _ = x.shape
         qkv = self.qkv(x).reshape(n, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind(0)
         y = F.scaled_dot_product_attention(q, k, v)
@@ -159,9 +159,7 @@ TOYS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
         n=nn.BatchNorm2d(10),
         c=conv(10, 4),
     ),
-    "chunk": lambda: net(
-        lambda m, x: m.b(torch.mul(*m.a(x).chunk(2, 1))), a=conv(3, 12), b=conv(6, 4)
-    ),
+    "chunk": lambda: net(lambda m, x: m.b(torch.mul(*m.a(x).chunk(2, 1))), a=conv(3, 12), b=conv(6, 4)),
     "chunk to two readers": lambda: net(
         lambda m, x: (m.b((p := m.a(x).chunk(2, 1))[0]), m.c(p[1])), a=conv(3, 12), b=conv(6, 4), c=conv(6, 2)
     ),
@@ -233,6 +231,10 @@ TOYS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
         nn.TransformerEncoderLayer(12, 3, 20, batch_first=True, dropout=0.0),
         noise(2, 7, 12),
     ),
+    "two transformer layers and a decoder": lambda: (
+        nn.Transformer(12, 4, 2, 1, 20, batch_first=True, dropout=0.0),
+        (noise(2, 7, 12), noise(2, 5, 12)),
+    ),
     "gated linear units": lambda: net(
         lambda m, x: m.down(F.silu(m.gate(x)) * m.up(x)),
         noise(2, 7, 6),
@@ -274,14 +276,15 @@ TOYS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
         first=weight(8, 5),
         second=weight(3, 8),
     ),
-    "weight norm": lambda: seq(
-        nn.utils.parametrizations.weight_norm(conv(3, 8)), nn.ReLU(), conv(8, 4)
-    ),
+    "weight norm": lambda: seq(nn.utils.parametrizations.weight_norm(conv(3, 8)), nn.ReLU(), conv(8, 4)),
     "used twice": lambda: net(
         lambda m, x: m.c(m.b(m.b(m.a(x)).relu())), a=conv(3, 8), b=conv(8, 8), c=conv(8, 4)
     ),
     "one layer, two inputs": lambda: net(
-        lambda m, x, y: m.b((m.a(x) * m.a(y)).relu()), (noise(2, 3, 8, 8), noise(2, 3, 8, 8)), a=conv(3, 8), b=conv(8, 4)
+        lambda m, x, y: m.b((m.a(x) * m.a(y)).relu()),
+        (noise(2, 3, 8, 8), noise(2, 3, 8, 8)),
+        a=conv(3, 8),
+        b=conv(8, 4),
     ),
     "many outputs": lambda: net(
         lambda m, x: {"first": m.b(y := m.a(x).relu()), "rest": [m.c(y).mean()]},
@@ -294,9 +297,16 @@ TOYS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
         lambda m, x: m.b(m.a(x).relu().view(len(x), 2, -1, 8, 8).sum(1)), a=conv(3, 12), b=conv(6, 4)
     ),
     "sequence": lambda: seq(
-        nn.Conv1d(3, 8, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(8, 4, 3), example=noise(2, 3, 20)
+        nn.Conv1d(3, 8, 3),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.Conv1d(8, 4, 3),
+        example=noise(2, 3, 20),
     ),
-    "volume": lambda: seq(nn.Conv3d(2, 6, 3), nn.BatchNorm3d(6), nn.ReLU(), nn.Conv3d(6, 3, 1), example=noise(2, 2, 5, 5, 5)),
+    "volume": lambda: seq(
+        nn.Conv3d(2, 6, 3), nn.BatchNorm3d(6), nn.ReLU(), nn.Conv3d(6, 3, 1), example=noise(2, 2, 5, 5, 5)
+    ),
     "recurrent": lambda: net(
         lambda m, x: m.b(m.lstm(m.a(x).relu())[0]),
         noise(2, 7, 5),
@@ -305,7 +315,9 @@ TOYS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
         b=nn.Linear(6, 3),
     ),
     "softmax over channels": lambda: seq(conv(3, 8), nn.Softmax(1), conv(8, 6), nn.ReLU(), conv(6, 4)),
-    "layer norm": lambda: seq(nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 3), example=noise(2, 5)),
+    "layer norm": lambda: seq(
+        nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 9), nn.ReLU(), nn.Linear(9, 3), example=noise(2, 5)
+    ),
     "without batch": lambda: seq(conv(3, 6), nn.ReLU(), conv(6, 4), example=noise(3, 8, 8)),
 }
 

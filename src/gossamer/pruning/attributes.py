@@ -76,11 +76,15 @@ def candidates(model: nn.Module, sites: Iterable[Site], gone: Tensor, shapes: Sh
     steady = {(stack[-1], old) for stack, old, new in calls if old == new}
     found: dict[tuple[str, str], set[int | tuple[int, ...]]] = {}
     doubtful: set[tuple[str, str]] = set()
-    for stack, old, new in calls:
+    exact: set[tuple[str, str]] = set()  # lists that are the sizes of a split, all of them
+    for stack, old, new in sorted(calls, key=lambda call: -len(call[1])):
         for path in reversed(stack if old != new else ()):
             hits = _holding(modules[path], old, new) if path in modules else {}
             for attribute, value in hits.items():
-                found.setdefault((path, attribute), set()).add(value)
+                if (path, attribute) not in exact or len(old) > 1:
+                    found.setdefault((path, attribute), set()).add(value)
+                if len(old) > 1:
+                    exact.add((path, attribute))
                 if (path, old) in steady:
                     doubtful.add((path, attribute))
             if hits or isinstance(modules.get(path), _KNOWN):
@@ -115,8 +119,12 @@ def _holding(
             continue
         if type(value) is int and value == old[0] and len(old) == 1:
             hits[name] = new[0]
-        elif isinstance(value, (list, tuple)) and tuple(value) == old:
-            hits[name] = new
+        elif isinstance(value, (list, tuple)) and all(type(n) is int for n in value):
+            if tuple(value) == old:
+                hits[name] = new
+            elif len(old) == 1 and old[0] in value:  # channels stand before positions
+                at = list(value).index(old[0])
+                hits[name] = (*value[:at], new[0], *value[at + 1 :])
     return hits
 
 

@@ -66,7 +66,7 @@ def find_groups(
 
     through_norms: layer norms and RMS norms may lose channels, so a whole residual stream can; the statistics change.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.thread_time() + seconds
     traced = trace(model, example)
     flow = Flow(through_norms=through_norms)
     walk = _Walk(flow, traced, deadline)
@@ -121,7 +121,7 @@ class _Walk:
         values: dict[fx.Node, Any] = {}
         given = iter(inputs)
         for node in graph.graph.nodes:
-            if time.monotonic() > self.deadline:
+            if time.thread_time() > self.deadline:
                 raise ModelError(
                     f"finding groups of channels took too long; it stood at {node.name} of layer {owner(node)[-1]!r}. "
                     "Raise `seconds`, or pass an example of a smaller picture or a shorter sequence."
@@ -212,7 +212,7 @@ def _make_rectangular(flow: Flow, deadline: float) -> None:
     while True:
         before = flow.labels.find(_all(flow))
         for grid in grids:
-            if time.monotonic() > deadline:
+            if time.thread_time() > deadline:
                 raise ModelError(
                     "finding groups of channels took too long; it stood at split axes. Raise `seconds`."
                 )

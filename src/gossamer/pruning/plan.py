@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError, OptionError, nearest
+from .heads import FewerHeads
 
 VERSION = 1
 Sizes: TypeAlias = int | list[int]
@@ -94,6 +95,8 @@ class Plan:
             for attribute, size in attributes.items():
                 old = getattr(module, attribute)
                 setattr(module, attribute, type(old)(size) if isinstance(size, list) else size)
+        for module in smaller.modules():
+            FewerHeads.adopt(module)
         return smaller
 
     def _check(self, model: nn.Module) -> None:

@@ -35,6 +35,10 @@ _REMEDIES = (
 )
 
 
+# operators in place that torch does not mark as pointwise, though they are
+_HARMLESS = frozenset(("relu6", "dropout", "feature_dropout", "alpha_dropout", "batch_norm", "instance_norm"))
+
+
 @dataclass(frozen=True)
 class Trace:
     """The recorded graph; `tensors`: {placeholder: name of a parameter or buffer}, `aliases`: {name: first name}."""
@@ -96,8 +100,9 @@ def _writes(node: fx.Node) -> bool:
     """Whether a call changes a tensor in a way other than element by element."""
     if not isinstance(node.target, torch._ops.OpOverload) or not node.target._schema.is_mutable:
         return False
-    pointwise = torch.Tag.pointwise in node.target.tags and operator(node) not in ("copy", "fill")
-    return not pointwise and operator(node) != "batch_norm"
+    name = operator(node)
+    pointwise = torch.Tag.pointwise in node.target.tags and name not in ("copy", "fill")
+    return not pointwise and name not in _HARMLESS
 
 
 def _explained(model: nn.Module, error: Exception) -> str:

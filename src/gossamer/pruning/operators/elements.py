@@ -25,7 +25,7 @@ def pointwise(flow: Flow, call: Call) -> Any:
 
 clone = contiguous = dropout = feature_dropout = alpha_dropout = alias = detach = to = _to_copy = pointwise
 lift_fresh_copy = type_as = masked_fill = where = copy = native_dropout = cast = pointwise
-positive = bernoulli = fake_quantize_per_tensor_affine = pointwise
+positive = relu6 = bernoulli = fake_quantize_per_tensor_affine = pointwise
 
 
 def prelu(flow: Flow, call: Call) -> Value:
