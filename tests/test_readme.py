@@ -21,6 +21,7 @@ from gossamer import recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", "docs/quickstart.md", "docs/profile.md", "docs/int8.md"]
+WITHOUT_COMMANDS = ["docs/channels.md"]
 SHORTER = [
     "--set",
     "train.epochs=1",
@@ -38,7 +39,7 @@ def blocks(page: str, kind: str) -> list[str]:
     return re.findall(rf"^```{kind}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", PAGES + WITHOUT_COMMANDS)
 def test_python_on_the_page_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
@@ -86,6 +87,30 @@ def test_the_recipe_on_its_page_can_be_read():
     shown = recipe.load(yaml.safe_load(text))
 
     assert [type(step).__name__ for step in shown.steps] == ["Prune", "Share", "Finetune", "Round"]
+
+
+def test_steps_on_the_page_of_channels_can_be_read():
+    import yaml
+
+    shown = [
+        recipe.load({"model": "lenet5", "data": "digits", **yaml.safe_load(text)})
+        for text in blocks("docs/channels.md", "yaml")
+    ]
+
+    assert [[type(step).__name__ for step in one.steps] for one in shown] == [
+        ["PruneChannels"],
+        ["TrainSparse", "PruneChannels"],
+    ]
+
+
+def test_every_criterion_and_penalty_stands_on_the_page_of_channels():
+    from gossamer.pruning import CHANNEL_CRITERIA
+    from gossamer.steps.channel_search import METHODS
+    from gossamer.steps.train_sparse import PENALTIES
+
+    page = (ROOT / "docs" / "channels.md").read_text(encoding="utf-8")
+
+    assert [name for name in (*CHANNEL_CRITERIA, *METHODS, *PENALTIES) if f"`{name}`" not in page] == []
 
 
 def test_every_step_stands_on_the_page_of_recipes():
