@@ -60,6 +60,9 @@ class Api {
   }
   void release(Status* status) const { call<93, void>(status); }
   void release(TensorInfo* info) const { call<99, void>(info); }
+  Status* integers(const KernelInfo* info, const char* name, int64_t* out, size_t* size) const {
+    return call<163, Status*>(info, name, out, size);
+  }
   Status* node_name(const KernelInfo* info, char* out, size_t* size) const {
     return call<244, Status*>(info, out, size);
   }

@@ -81,6 +81,19 @@ class Creation {
     return checked(ports[index], Tensor(api_, value));
   }
 
+  // An attribute that is a list of `count` integers.
+  std::vector<int64_t> integers(const char* name, size_t count) const {
+    std::vector<int64_t> values(count);
+    size_t size = count;
+    Status* status = api_.integers(info_, name, values.data(), &size);
+    if (status) api_.release(status);
+    if (status || size != count) {
+      throw std::invalid_argument(std::string("attribute '") + name + "' must be a list of " + std::to_string(count) +
+                                  " integers");
+    }
+    return values;
+  }
+
   std::string node() const {
     size_t size = 0;
     if (Status* status = api_.node_name(info_, nullptr, &size)) api_.release(status);

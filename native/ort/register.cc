@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "binary_conv/operator.h"
 #include "gossamer.h"
 #include "ort/kernel.h"
 #include "sparse_gemv/operator.h"
@@ -27,6 +28,7 @@ Status* domain_of(const Api& api, Domain** out) {
   domains.reserve(domains.size() + 1);
   if (Status* status = api.create_domain(kDomain, out)) return status;
   if (Status* status = api.add_operator(*out, custom_op<sparse::SparseGemm>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<binary::BinaryConv>())) return status;
   domains.emplace_back(api.table(), *out);
   return nullptr;
 }

@@ -7,6 +7,7 @@
 #include "huffman/reference.h"
 #include "rans/reference.h"
 #include "scatter/reference.h"
+#include "test/binary.h"
 #include "test/check.h"
 #include "test/sparse.h"
 
@@ -160,6 +161,8 @@ int main() {
   long_runs_touch_no_value(random);
   damaged_sparse_fields_are_refused_or_harmless(random, 3000);
   packing_refuses_what_does_not_fit();
+  binary_convolutions_equal_their_reference(random, 300);
+  impossible_geometries_are_refused();
   std::puts("native tests: all hold");
   return 0;
 }

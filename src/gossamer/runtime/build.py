@@ -3,7 +3,7 @@
     node       one NodeProto                       model     a ModelProto of nodes, ports and initialisers
     opset      one OperatorSetIdProto
 
-Field numbers are those of onnx.proto; attributes of integers and floats are enough here.
+Field numbers are those of onnx.proto; attributes of integers that are not negative are enough here.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ IR_VERSION, OPSET = 8, 17  # ONNX Runtime 1.18 reads both
 MODEL_IR, MODEL_OPSET = 1, 8
 GRAPH_NAME, GRAPH_INPUT, GRAPH_OUTPUT = 2, 11, 12
 NODE_NAME, NODE_DOMAIN = 3, 7
-ATTRIBUTE_NAME, ATTRIBUTE_INTEGER, ATTRIBUTE_KIND = 1, 3, 20
-INTEGER = 2  # AttributeProto.INT
+ATTRIBUTE_NAME, ATTRIBUTE_INTEGER, ATTRIBUTE_INTEGERS, ATTRIBUTE_KIND = 1, 3, 8, 20
+INTEGER, INTEGERS = 2, 7  # AttributeProto.INT, INTS
 
 
 def node(
@@ -33,14 +33,19 @@ def node(
     name: str = "",
     domain: str = "",
     integers: Mapping[str, int] | None = None,
+    lists: Mapping[str, Sequence[int]] | None = None,
 ) -> bytes:
-    """A NodeProto; `integers` are its attributes."""
+    """A NodeProto; `integers` and `lists` of integers are its attributes."""
     parts = [pb.message(graph.NODE_INPUT, item.encode()) for item in inputs]
     parts += [pb.message(graph.NODE_OUTPUT, item.encode()) for item in outputs]
     parts += [pb.message(NODE_NAME, name.encode()), pb.message(graph.NODE_OP, op.encode())]
     for key, value in (integers or {}).items():
         attribute = pb.message(ATTRIBUTE_NAME, key.encode()) + pb.integer(ATTRIBUTE_INTEGER, value)
         parts.append(pb.message(graph.NODE_ATTRIBUTE, attribute + pb.integer(ATTRIBUTE_KIND, INTEGER)))
+    for key, values in (lists or {}).items():
+        attribute = pb.message(ATTRIBUTE_NAME, key.encode())
+        attribute += b"".join(pb.integer(ATTRIBUTE_INTEGERS, value) for value in values)
+        parts.append(pb.message(graph.NODE_ATTRIBUTE, attribute + pb.integer(ATTRIBUTE_KIND, INTEGERS)))
     return b"".join(parts) + (pb.message(NODE_DOMAIN, domain.encode()) if domain else b"")
 
 
