@@ -2,6 +2,7 @@
 
     <!-- results: PAPER -->          a table of all claims of papers/results/PAPER.json
     <!-- figure: PAPER | CLAIM -->   our figure of one claim, with its spread
+    <!-- networks: int8 -->          the networks of benchmarks/results/int8.json beside quantize_static
     ... what stands up to <!-- end --> is replaced
 
 No figure in the documentation is typed by hand; a test fails when one is not that of the committed results.
@@ -17,7 +18,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/int8.md", "docs/methods.md")
-MARKED = re.compile(r"(<!-- (results|figure): ([^|>]+?)(?: \| ([^>]+?))? -->).*?(<!-- end -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- (results|figure|networks): ([^|>]+?)(?: \| ([^>]+?))? -->).*?(<!-- end -->)", re.DOTALL
+)
 
 
 def filled(text: str, results: Path) -> str:
@@ -25,8 +28,11 @@ def filled(text: str, results: Path) -> str:
 
     def fill(match: re.Match[str]) -> str:
         opening, kind, paper, claim, closing = match.groups()
-        path = results / f"{paper}.json"
+        folder = results.parents[1] / "benchmarks" / "results" if kind == "networks" else results
+        path = folder / f"{paper}.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if kind == "networks":
+            return f"{opening}\n{networks(known) if known else 'Not measured yet.'}\n{closing}"
         if kind == "results":
             body = table(known) if known else f"Not measured yet: `gossamer paper {paper}`."
             return f"{opening}\n{body}\n{closing}"
@@ -48,6 +54,34 @@ def table(result: dict[str, Any]) -> str:
         )
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def networks(result: dict[str, Any]) -> str:
+    """Ours beside quantize_static, network by network; speeds with 1 and 2 threads."""
+    rows = [
+        "| network | float32 % | `quantize_static` % | ours % | bytes, theirs and ours | speed / theirs | speed / float32 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["networks"].items():
+        best = row["best_of_quantize_static"]
+        smallest = min(entry["bytes"] for entry in row["quantize_static"])
+        chosen = {key: row["chosen"][key] for key in ("weights", "observer")}
+        ours = next(e["bytes"] for e in row["gossamer"] if chosen.items() <= e.items())
+        cells = [
+            name,
+            f"{row['float32']['accuracy']:.2f}",
+            f"{best['accuracy']:.2f} ({best['method']}, per {'channel' if best['per_channel'] else 'tensor'})",
+            f"{row['accuracy']:.2f} ({chosen['weights']}, {chosen['observer']})",
+            f"{smallest:,} to {ours:,}",
+            _speeds(row["speed"], "ratio_to_quantize_static"),
+            _speeds(row["speed"], "ratio_to_float32"),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _speeds(timed: list[dict[str, Any]], key: str) -> str:
+    return ", ".join(f"{row[key]:.2f}" for row in timed) or "not measured"
 
 
 def figure(result: dict[str, Any], claim: str) -> str:
