@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..flow import Flow
-from . import elements, moves, norms, products, reductions, windows
+from . import elements, joins, moves, norms, products, reductions, windows
 from .call import Call
 
 __all__ = ["RULES", "Call", "Rule", "moves"]
@@ -19,7 +19,7 @@ Rule = Callable[[Flow, Call], Any]
 
 RULES: dict[str, Rule] = {
     name: function
-    for module in (reductions, windows, moves, norms, products, elements)
+    for module in (reductions, windows, moves, joins, norms, products, elements)
     for name, function in vars(module).items()
     if callable(function) and name != "reshaped" and getattr(function, "__module__", "") == module.__name__
 }
