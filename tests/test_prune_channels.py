@@ -200,6 +200,11 @@ def test_a_network_without_a_group_is_an_error_that_names_the_walls_and_leaves_t
         ({"macs": 1.2}, "between 0 and 1"),
         ({"ratio": 0.5, "criterion": "l3"}, "unknown criterion 'l3'. Known: l1"),
         ({"ratio": 0.5, "scope": "model"}, "'layer' or 'global'"),
+        ({"ratio": 0.5, "criterion_options": {"positions": 5}}, "has no criterion_options"),
+        (
+            {"ratio": 0.5, "criterion": "lasso", "criterion_options": {"block": 5}},
+            "lasso has no option 'block'",
+        ),
         ({"ratio": 0.5, "rounds": 0}, "rounds is a whole number"),
         ({"ratio": 0.5, "samples": 0}, "samples is a whole number"),
         ({"ratio": 0.5, "round_to": 0}, "multiple"),

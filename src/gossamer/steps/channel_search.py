@@ -12,19 +12,23 @@ measured on the cut network for every level that the bisection tries.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import fnmatch
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .. import pruning
-from ..errors import StepError
+from ..errors import FormatError, OptionError, StepError, nearest
+from ..methods.channel_readers import readers
+from ..methods.discrimination_aware import Discrimination, choose_discrimination_aware, retrain_
 from ..methods.lasso_channel_pruning import choose_lasso, refit_
 from ..methods.thinet import choose_thinet, rescale_
-from ..pruning import Evidence, Groups, Plan
+from ..pruning import Evidence, Group, Groups, Plan
 from ..pruning.budget import by_rank, by_ratio, within
 from ..pruning.compensation import compensate_
 from .channel_costs import COUNTED, count, estimate, measured_share
@@ -33,16 +37,25 @@ if TYPE_CHECKING:
     from .prune_channels import PruneChannels
 
 COMPARABLE = ("group-l2", "scale", "taylor", "taylor-activation", "random")  # across groups, as they are
-METHODS: dict[
-    str, tuple[Callable[..., dict[str, Tensor]], Callable[..., None]]
-] = {  # who chooses, who repairs
-    "thinet": (choose_thinet, rescale_),
-    "lasso": (choose_lasso, refit_),
-}
 LEVELS = 32  # widths that a measured budget is searched on
 ATTEMPTS = 8
 
 Choices = Callable[[float], dict[str, Tensor]]
+
+
+class Method(NamedTuple):
+    """Who chooses and who repairs the next layer; labelled: on (inputs, labels) instead of inputs."""
+
+    choose: Callable[..., dict[str, Tensor]]
+    repair: Callable[..., None]
+    labelled: bool = False
+
+
+METHODS = {
+    "thinet": Method(choose_thinet, rescale_),
+    "lasso": Method(choose_lasso, refit_),
+    "discrimination-aware": Method(choose_discrimination_aware, retrain_, labelled=True),
+}
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,12 @@ class Search:
             groups,
             evidence,
         )
-        self.chosen = list(evidence.groups)
+        self.method = METHODS.get(step.criterion)
+        self.skipped: dict[str, str] = {}  # {group: why the method cannot choose in it}
+        self.chosen = [group for group in evidence.groups if self._readable(group)]
+        if not self.chosen:
+            reasons = "; ".join(self.skipped.values())
+            raise StepError(f"PruneChannels: {step.criterion} can choose in no group. {reasons}")
         self.example = evidence.example
         self.widths = step._widths()
 
@@ -100,7 +118,7 @@ class Search:
     def _choices(self) -> Choices:
         """What goes when this share of all units goes."""
         step = self.step
-        if step.criterion in METHODS:
+        if self.method is not None:
             scores = {g.name: torch.arange(g.size, dtype=torch.float64) for g in self.chosen}
             return lambda share: by_ratio(self.chosen, scores, share, self.widths)
         plain = step.scope == "layer" or step.criterion in COMPARABLE
@@ -167,29 +185,73 @@ class Search:
 
     def _picked(self, choice: dict[str, Tensor]) -> dict[str, Tensor]:
         """The units that a method would keep, as many as in `choice`."""
-        if self.step.criterion not in METHODS:
+        if self.method is None:
             return choice
         keep = {name: int(kept.sum()) / len(kept) for name, kept in choice.items() if not bool(kept.all())}
-        choose = METHODS[self.step.criterion][0]
-        inputs = [batch for batch, _ in self.evidence.batches]
-        return choose(self.model, self.chosen, inputs, keep=keep, seed=self.evidence.seed)
+        options = choosing(self.step.criterion, self.step.criterion_options)
+        return self.method.choose(
+            self.model, self.chosen, self._batches(), keep=keep, seed=self.evidence.seed, **options
+        )
+
+    def _readable(self, group: Group) -> bool:
+        """Whether the method can choose by what the readers of the group give."""
+        if self.method is None:
+            return True
+        try:
+            readers(self.model, group)
+        except (FormatError, StepError) as error:
+            self.skipped[group.name] = str(error)
+        return group.name not in self.skipped
+
+    def _batches(self) -> list[Any]:
+        if self.method is not None and self.method.labelled:
+            return list(self.evidence.batches)
+        return [batch for batch, _ in self.evidence.batches]
 
     def _cut(self, choice: dict[str, Tensor]) -> Found:
-        model, biases = self.model, []
-        if self.step.compensate or (self.step.repair and self.step.criterion in METHODS):
-            model = copy.deepcopy(model)
+        model = self.model
+        biases: list[str] = []
         if self.step.compensate:
+            model = copy.deepcopy(model)
             means = {name: found.mean for name, found in self.evidence.activations.items()}
             biases = compensate_(model, self.chosen, choice, means, norms=self.evidence.norms).added
-        elif self.step.repair and self.step.criterion in METHODS:
-            before = {
-                name for name, module in model.named_modules() if getattr(module, "bias", None) is not None
+        elif self.step.repair and self.method is not None:
+            model = copy.deepcopy(model)
+            before = _with_bias(model)
+            options = {
+                k: v
+                for k, v in choosing(self.step.criterion, self.step.criterion_options).items()
+                if k == "options"
             }
-            inputs = [batch for batch, _ in self.evidence.batches]
-            METHODS[self.step.criterion][1](model, self.chosen, choice, inputs, seed=self.evidence.seed)
-            after = [
-                name for name, module in model.named_modules() if getattr(module, "bias", None) is not None
-            ]
-            biases = [name for name in after if name not in before]
+            self.method.repair(
+                model, self.chosen, choice, self._batches(), seed=self.evidence.seed, **options
+            )
+            biases = [name for name in _with_bias(model) if name not in before]
         smaller, plan = pruning.cut(model, choice, self.groups)
         return Found(smaller, plan, choice, biases)
+
+
+def choosing(criterion: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that `criterion_options` give the method; OptionError for those it does not have."""
+    if not given:
+        return {}
+    if criterion not in METHODS:
+        raise OptionError(
+            f"PruneChannels: criterion {criterion!r} has no criterion_options; received {dict(given)!r}."
+        )
+    own = set(inspect.signature(METHODS[criterion].choose).parameters)
+    own -= {"model", "groups", "batches", "keep", "widths", "seed", "options"}
+    inner = {f.name for f in dataclasses.fields(Discrimination)} if METHODS[criterion].labelled else set()
+    for name in given:
+        if name not in own | inner:
+            raise OptionError(
+                f"PruneChannels: {criterion} has no option {name!r}. {nearest(str(name), own | inner)}"
+            )
+    options: dict[str, Any] = {name: value for name, value in given.items() if name in own}
+    if set(given) & inner:
+        options["options"] = Discrimination(**{name: value for name, value in given.items() if name in inner})
+    return options
+
+
+def _with_bias(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if getattr(module, "bias", None) is not None]

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,7 +32,7 @@ from ..pruning import CHANNEL_CRITERIA, Evidence, Group, Groups, Plan
 from ..pruning.budget import Widths
 from .base import Context, Edit
 from .channel_costs import COUNTED, MEASURED
-from .channel_search import METHODS, Found, Search
+from .channel_search import METHODS, Found, Search, choosing
 from .train import Finetune
 
 BUDGETS = ("ratio", "threshold", *COUNTED, *MEASURED)
@@ -43,13 +43,13 @@ BATCH = 64
 class PruneChannels(Finetune):
     """Remove channels until one budget is met: ratio, macs, parameters, size, latency or threshold.
 
-    criterion: a name of pruning.CHANNEL_CRITERIA, or thinet, lasso, discrimination-aware; scope: "global", one ranking of
-    all units, or "layer", the same ratio everywhere (these three always); layers, skip: groups by name or glob (a group is
-    named after the first layer that makes it); round_to: channels that stay are a multiple of it (None: 8 when latency is
-    the budget, else 1); min_width: the fraction of its units that a group keeps at least; through_norms: layer-normalized
-    widths too; repair: thinet and lasso refit the next layer to what is left; compensate: what removed channels gave on
-    average goes into the next biases; samples: training inputs that criteria look at; rounds: of cutting and training, each
-    `epochs` with the options of Finetune.
+    criterion: a name of pruning.CHANNEL_CRITERIA, or thinet, lasso, discrimination-aware, whose own arguments are
+    criterion_options and which also refit the next layer unless repair is False; scope: "global", one ranking of all units,
+    or "layer", the same ratio everywhere (these three always); layers, skip: groups by name or glob (a group is named after
+    the first layer that makes it); round_to: channels that stay are a multiple of it (None: 8 when latency is the budget,
+    else 1); min_width: the fraction of its units that a group keeps at least; through_norms: layer-normalized widths too;
+    compensate: what removed channels gave on average goes into the next biases; samples: training inputs that criteria look
+    at; rounds: of cutting and training, each `epochs` with the options of Finetune.
     """
 
     structural: ClassVar[bool] = True
@@ -61,6 +61,7 @@ class PruneChannels(Finetune):
     latency: float | None = None
     threshold: float | None = None
     criterion: str = "group-l2"
+    criterion_options: Mapping[str, Any] = field(default_factory=dict)
     scope: str = "global"
     layers: Sequence[str] | None = None
     skip: Sequence[str] = ()
@@ -108,6 +109,7 @@ class PruneChannels(Finetune):
                 raise OptionError(
                     f"PruneChannels: {name} is a whole number of at least 1; received {value!r}."
                 )
+        choosing(self.criterion, self.criterion_options)
         self._widths()
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
@@ -119,6 +121,8 @@ class PruneChannels(Finetune):
             groups = self._groups(model, example, context)
             evidence = self._evidence(model, groups, example, context)
             search = Search(self, model, original, groups, evidence, trial=context.trial)
+            for name, reason in search.skipped.items():
+                context.skip(name, reason)
             found = search.found(round_ / self.rounds)
             model = found.model
             context.edits.append({"biases": found.biases, "plan": found.plan.to_json()})
