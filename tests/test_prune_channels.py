@@ -192,7 +192,7 @@ def test_a_network_without_a_group_is_an_error_that_names_the_walls_and_leaves_t
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "exactly one of ratio, macs"),
+        ({}, "exactly one of ratio, threshold, macs"),
         ({"ratio": 0.5, "macs": 0.5}, "received ratio, macs"),
         ({"ratio": 1.0}, "pruned to nothing"),
         ({"ratio": {"conv1": 1.5}}, "0 <= ratio < 1"),

@@ -32,7 +32,7 @@ class Head(nn.Module):
         self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.norm(x.flatten(2)))
+        x = F.relu(self.norm(x.flatten(2) if x.dim() > 2 else x))
         logits: Tensor = self.linear(x.mean(2) if x.dim() > 2 else x)
         return logits
 
