@@ -12,8 +12,19 @@ from torch import nn
 from gossamer import formats, methods
 from gossamer.artifact import layouts
 from gossamer.errors import FormatError, OptionError
-from gossamer.formats import Codebook, Dense, MaskedUniform, Sparse, Uniform, WeightFormat, kmeans
-from gossamer.methods import LSQ, QIL, DoReFa
+from gossamer.formats import (
+    Binary,
+    Codebook,
+    Dense,
+    MaskedUniform,
+    MultiBinary,
+    Sparse,
+    Ternary,
+    Uniform,
+    WeightFormat,
+    kmeans,
+)
+from gossamer.methods import BNN, LSQ, QIL, TTQ, TWN, XNOR, ABCNet, BinaryConnect, BiReal, DoReFa
 
 LEAVES = [
     Dense(),
@@ -39,6 +50,24 @@ LEAVES = [
     Codebook(bits=1),
     Codebook(bits=4),
     Codebook(bits=9, init="density"),
+    Binary(),
+    Binary(scale="none", slope="identity"),
+    Binary(scale="tensor", slope="swish"),
+    Ternary(),
+    Ternary(granularity="channel", threshold="exact"),
+    MultiBinary(bases=3),
+    MultiBinary(bases=2, granularity="channel"),
+    BinaryConnect(),
+    BinaryConnect(stochastic=True),
+    BinaryConnect(real=True),
+    BNN(),
+    XNOR(),
+    BiReal(),
+    TWN(),
+    TWN(threshold="exact"),
+    TTQ(),
+    ABCNet(bases=1),
+    ABCNet(bases=5),
 ]
 TREES = [
     *LEAVES,
@@ -113,10 +142,12 @@ def test_a_model_with_a_format_keeps_it_through_state_and_restore(tree: formats.
     model = fresh()
     model[0].weight.data = weight((8, 12), density=0.5)
     formats.refine(model, "0.weight", tree)
+    model.eval()  # stochastic weights are drawn anew in each forward of training
     x = weight((5, 12), seed=3)
 
     tensors, trees = formats.state(model)
     again = formats.restore(fresh(), tensors, {k: formats.from_dict(t, KNOWN) for k, t in trees.items()})
+    again.eval()
 
     assert torch.equal(again(x), model(x))
     assert torch.equal(formats.baked(model)(x), model(x))
@@ -154,6 +185,14 @@ def test_nan_weights_are_refused_by_name(tree: formats.WeightFormat) -> None:
         lambda: LSQ(fit="median"),
         lambda: QIL(bits=1),
         lambda: DoReFa(bits=9),
+        lambda: Binary(scale="row"),
+        lambda: Binary(slope="relu"),
+        lambda: Ternary(granularity="row"),
+        lambda: Ternary(threshold="median"),
+        lambda: Ternary(ratio=-1.0),
+        lambda: MultiBinary(bases=0),
+        lambda: MultiBinary(granularity="row"),
+        lambda: TTQ(threshold=1.0),
     ],
 )
 def test_a_wrong_option_says_what_it_received(wrong: object) -> None:

@@ -9,8 +9,8 @@ from torch import nn
 import gossamer as gs
 from gossamer import formats
 from gossamer.errors import FormatError
-from gossamer.formats import Codebook, Sparse, Uniform
-from gossamer.methods import LSQ, QIL, DoReFa
+from gossamer.formats import Binary, Codebook, MultiBinary, Sparse, Ternary, Uniform
+from gossamer.methods import BNN, LSQ, QIL, TTQ, TWN, DoReFa
 from gossamer.steps import Context, FreezeNorms
 
 FORMATS = {
@@ -22,6 +22,13 @@ FORMATS = {
     "lsq": LSQ(bits=3),
     "qil": QIL(bits=3, rescale=True),
     "dorefa": DoReFa(bits=2, rescale=True),
+    "binary": Binary(),
+    "bnn": BNN(),
+    "binary per tensor": Binary(scale="tensor"),
+    "ternary": TWN(),
+    "ternary per channel": Ternary(granularity="channel"),
+    "sparse ternary": Sparse(values=Ternary()),
+    "sparse binary": Sparse(values=Binary()),
 }
 
 
@@ -62,8 +69,21 @@ def test_codes_of_a_grid_stay_codes(name):
     torch.testing.assert_close(codes, codes.round(), atol=2e-3, rtol=0)
 
 
-def test_a_codebook_cannot_be_rescaled():
-    module = layer(Codebook(bits=3))
+def test_a_row_of_zeros_keeps_its_zeros():
+    module = nn.Sequential(nn.Linear(5, 3))
+    module[0].weight.data[1] = 0
+    formats.attach(module[0], "weight", Ternary(granularity="channel"))
+
+    formats.rescale(module, "0.weight", torch.tensor([2.0, 3.0, -1.0]))
+
+    assert (module[0].weight[1] == 0).all()
+
+
+@pytest.mark.parametrize(
+    "format", [Codebook(bits=3), MultiBinary(bases=2), TTQ()], ids=lambda f: type(f).__name__
+)
+def test_values_that_rows_share_cannot_be_rescaled(format):
+    module = layer(format)
 
     assert not formats.can_rescale(module, "0.weight")
     with pytest.raises(FormatError, match="Fold norms"):

@@ -13,12 +13,15 @@ from .attach import state as state
 from .attach import stored as stored
 from .base import WeightFormat as WeightFormat
 from .base import from_dict as from_dict
+from .binary import Binary as Binary
 from .codebook import Codebook as Codebook
 from .dense import Dense as Dense
 from .masked_uniform import MaskedUniform as MaskedUniform
+from .multi_binary import MultiBinary as MultiBinary
 from .rescale import can_rescale as can_rescale
 from .rescale import rescale as rescale
 from .sparse import Sparse as Sparse
+from .ternary import Ternary as Ternary
 from .uniform import Uniform as Uniform
 
-__all__ = ["Codebook", "Dense", "MaskedUniform", "Sparse", "Uniform"]
+__all__ = ["Binary", "Codebook", "Dense", "MaskedUniform", "MultiBinary", "Sparse", "Ternary", "Uniform"]

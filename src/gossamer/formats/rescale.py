@@ -4,10 +4,11 @@
 
     no format        the weight itself
     Sparse(Dense)    the kept values; positions stay
-    integers times a scale (Uniform, LSQ, QIL, DoReFa, and Sparse over them)
+    integers times a scale (Uniform, LSQ, QIL, DoReFa, Ternary, signs of one base, and Sparse over them)
                      the codes stay, up to sign, and each row gets the scale |a[o]| s: the format becomes Uniform per channel
 
-Nothing is rounded anew. Other formats (a codebook is shared by all rows) cannot be rescaled: `can_rescale` says so.
+Nothing is rounded anew. Signs become codes -1 and +1 on a grid of 2 bits, which the entropy coder stores in about one. Other
+formats (a codebook is shared by all rows; sums of several signs) cannot be rescaled: `can_rescale` says so.
 """
 
 from __future__ import annotations
@@ -68,8 +69,9 @@ def _uniform(
             "(FreezeNorms) before this format is attached."
         )
     rows = (-1, *([1] * (dense.dim() - 1)))
-    codes = (dense.double() / step.double().reshape(rows)).round()
-    scale = (step.double() * factors.double().abs()).float().clamp_min(torch.finfo(torch.float32).tiny)
+    tiny = torch.finfo(torch.float32).tiny  # a row of zeros may have the scale zero
+    codes = (dense.double() / step.double().clamp_min(tiny).reshape(rows)).round()
+    scale = (step.double() * factors.double().abs()).float().clamp_min(tiny)
     if scale.numel() != dense.shape[0]:
         scale = scale.expand(dense.shape[0]).clone()
     latent = (codes * factors.double().sign().reshape(rows)).float() * scale.reshape(rows)
@@ -81,8 +83,8 @@ def _uniform(
 def _scale(stored: Stored) -> Tensor | None:
     """The scale of integers, one or one per row; None for another kind of storage."""
     node = stored.inner["values"] if stored.layout == "sparse" else stored
-    codes, scale = node.fields.get("codes"), node.fields.get("scale")
-    if node.layout != "uniform" or "group" in node.options:
+    codes, scale = node.fields.get("codes", node.fields.get("signs")), node.fields.get("scale")
+    if node.layout not in ("uniform", "binary") or {"group", "bases"} & node.options.keys():
         return None
     if not isinstance(codes, Ints) or not isinstance(scale, Floats):
         return None

@@ -129,7 +129,9 @@ class QuantizeAware(Finetune):
         known = {
             name: value
             for name in methods.__all__
-            if isinstance(value := getattr(methods, name), type) and issubclass(value, WeightFormat)
+            if isinstance(value := getattr(methods, name), type)
+            and issubclass(value, WeightFormat)
+            and "bits" in inspect.signature(value).parameters  # those of one or two bits: Binarize
         } | {"Uniform": Uniform}
         if self.weights not in known:
             raise OptionError(

@@ -3,6 +3,7 @@
 from gossamer.training.callbacks import AfterStep as AfterStep
 from gossamer.training.callbacks import Callback as Callback
 from gossamer.training.checkpoint import Checkpoint as Checkpoint
+from gossamer.training.clip_latent import ClipLatent as ClipLatent
 from gossamer.training.evaluate import Evaluation as Evaluation
 from gossamer.training.evaluate import evaluate as evaluate
 from gossamer.training.evaluate import recalibrate_norms as recalibrate_norms
@@ -11,5 +12,6 @@ from gossamer.training.history import History as History
 from gossamer.training.loop import fit as fit
 
 __all__ = [
-    "AfterStep", "Callback", "Checkpoint", "Epoch", "Evaluation", "History", "evaluate", "fit", "recalibrate_norms",
+    "AfterStep", "Callback", "Checkpoint", "ClipLatent", "Epoch", "Evaluation", "History", "evaluate", "fit",
+    "recalibrate_norms",
 ]  # fmt: skip
