@@ -17,7 +17,7 @@ from .moves import picked
 
 def cat(flow: Flow, call: Call) -> Value:
     """Along the joined axis labels follow one another; along the others all parts shrink together."""
-    parts = [value for value in call["tensors"] if value.shape != (0,)]
+    parts = [value for value in call["tensors"] if 0 not in value.shape] or list(call["tensors"])
     axis = int(call.get("dim", 0)) % len(parts[0].shape)
     return _joined(flow, parts, axis, call.shape)
 
