@@ -4,9 +4,9 @@
     by_rank    one ranking of all units: the `count` lowest go, wherever they are
     within     the mildest of an ordered family of choices whose cost is at most the limit (bisection)
 
-Every group keeps at least `least` of its units, one at least, and those that are not removable. With `multiple`, the number of channels that
-stay is rounded up to a multiple of it: the best of the dropped units come back. Ties are broken by position (the earlier
-unit goes first), so a choice is exact and repeatable.
+Every group keeps at least `least` of its units, one at least, and those that are not removable. With `multiple`, the number
+of channels that stay is rounded up to a multiple of it: the best of the dropped units come back. Ties are broken by position
+(the earlier unit goes first), so a choice is exact and repeatable.
 
 Costs that live in weights shrink with them: the parameters of a layer, and its multiply-adds, are proportional to the
 entries its weight keeps (`Shrinkage`).
