@@ -108,7 +108,7 @@ def expand(runs: dict[str, Any], key: str, name: str) -> Recipe:
 
 def _resolved(runs: dict[str, Any], key: str, name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     """The tree of a run, with everything that it is like."""
-    tree = copy.deepcopy(runs[key])
+    tree: dict[str, Any] = copy.deepcopy(runs[key])
     if "like" in tree:
         if tree["like"] not in runs or tree["like"] in (*seen, key):
             raise OptionError(f"{name}: no run {tree['like']!r} to be like. {nearest(tree['like'], runs)}")

@@ -95,10 +95,12 @@ def time_share(
     given = Example.of(reference, example)
     rng = np.random.default_rng(0)
     inputs = [given.changed(lambda value: _drawn(value, rng)).arrays for _ in range(INPUTS)]
-    functions: dict[str, Callable[[Any], Any]] = {}
-    for name, model in (("candidate", candidate), ("reference", reference)):
+
+    def running(model: Any) -> Callable[[Any], Any]:
         session = onnx_session(exported(model, given), threads)
-        functions[name] = lambda feeds, session=session: session.run(None, feeds)
+        return lambda feeds: session.run(None, feeds)
+
+    functions = {"candidate": running(candidate), "reference": running(reference)}
     figures = interleave(functions, inputs, seconds=seconds)
     return figures["candidate"].median_ms / figures["reference"].median_ms
 
