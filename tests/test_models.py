@@ -32,6 +32,7 @@ PARAMETERS = {
     "resnet32": 464_154,
     "resnet44": 658_586,
     "resnet56": 853_018,
+    "mlp-mnist": 784 * 1024 + 2 * 1024 * 1024 + 1024 * 10 + 2 * (3 * 1024 + 10),
     "mobilenet-small": 151_770,  # counted by hand from the table of blocks
     "vgg-small": 4_660_106,
 }

@@ -4,6 +4,7 @@ from gossamer.models.lenet import LeNet5 as LeNet5
 from gossamer.models.lenet import LeNet300 as LeNet300
 from gossamer.models.load import load_model as load_model
 from gossamer.models.load import load_weights_ as load_weights_
+from gossamer.models.mnist_mlp import MnistMLP as MnistMLP
 from gossamer.models.mobilenet_small import MobileNetSmall as MobileNetSmall
 from gossamer.models.onnx import OnnxNetwork as OnnxNetwork
 from gossamer.models.onnx import from_onnx as from_onnx
@@ -14,6 +15,7 @@ from gossamer.models.vgg_small import VGGSmall as VGGSmall
 __all__ = [
     "LeNet300",
     "LeNet5",
+    "MnistMLP",
     "MobileNetSmall",
     "OnnxNetwork",
     "ResNetCifar",

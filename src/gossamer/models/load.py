@@ -1,7 +1,7 @@
 """`load_model`: from a short text to a torch module, with weights when asked.
 
     lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56    built in
-    mobilenet-small  vgg-small  squeezenet1_1
+    mobilenet-small  vgg-small  squeezenet1_1  mlp-mnist
     module:function  file.py:function                                         yours; called without arguments
     file.onnx                                                                 read as a torch module (see `onnx`)
 
@@ -28,6 +28,7 @@ from gossamer.data.imported import import_name
 from gossamer.data.root import find_root
 from gossamer.errors import ModelError, nearest
 from gossamer.models.lenet import LeNet5, LeNet300
+from gossamer.models.mnist_mlp import MnistMLP
 from gossamer.models.mobilenet_small import MobileNetSmall
 from gossamer.models.onnx import from_onnx
 from gossamer.models.resnet_cifar import ResNetCifar
@@ -42,6 +43,7 @@ NAMES: dict[str, Callable[[], nn.Module]] = {
     "resnet32": partial(ResNetCifar, 5),
     "resnet44": partial(ResNetCifar, 7),
     "resnet56": partial(ResNetCifar, 9),
+    "mlp-mnist": MnistMLP,
     "mobilenet-small": MobileNetSmall,
     "squeezenet1_1": SqueezeNet,
     "vgg-small": VGGSmall,
