@@ -163,7 +163,7 @@ def fields(found: Inspection) -> list[dict[str, Any]]:
 
 def _stage(told: Mapping[str, Any]) -> dict[str, Any]:
     """A stage as the report shows it: what only a resumed run needs is left out."""
-    kept = ("name", "options", "seconds", "validation_accuracy", "density", "skipped")
+    kept = ("name", "options", "seconds", "validation_accuracy", "density", "skipped", "notes")
     history = [
         {
             "epoch": epoch.get("epoch", epoch.get("number")),
