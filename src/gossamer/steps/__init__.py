@@ -3,6 +3,7 @@
 from .apply import apply as apply
 from .base import Context as Context
 from .base import Step as Step
+from .binarize import Binarize as Binarize
 from .calibrate import Calibrate as Calibrate
 from .correct_bias import CorrectBias as CorrectBias
 from .equalize import Equalize as Equalize
@@ -21,6 +22,7 @@ from .train import Train as Train
 from .train_sparse import TrainSparse as TrainSparse
 
 __all__ = [
+    "Binarize",
     "Calibrate",
     "CorrectBias",
     "Equalize",

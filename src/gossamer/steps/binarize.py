@@ -1,0 +1,161 @@
+"""Binarize: train the network while its weights, and on request its activations, are signs or three values.
+
+    weights       Binary, BinaryConnect, BNN, XNOR, BiReal: 1 bit      Ternary, TWN, TTQ: 2 bits, fewer when coded
+                  MultiBinary, ABCNet: `bases` bits
+    activations   null: as they are      "sign": blocks.Sign      "multi-sign": blocks.MultiSign
+
+Every ReLU, ReLU6 and Hardtanh module becomes the chosen activation, the last one too. Latent weights are clipped to the
+limits of their format after each step (training.ClipLatent), and the statistics of batch norms are measured anew at the
+end: those of the last steps belong to weights that were still flipping. The first and the last layer stay as they are,
+unless `edges` or `layers` say otherwise; embeddings do in any case.
+Sources: the files of the methods (methods.binary_connect, bnn, xnor_net, bireal, twn, ttq, abc_net).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import nn
+
+from .. import blocks, formats, methods
+from ..errors import OptionError, StepError, nearest
+from ..formats import Binary, MultiBinary, Ternary, WeightFormat
+from ..methods import TTQ
+from ..training import ClipLatent, recalibrate_norms
+from .base import Context, Edit, choose, weights
+from .train import Finetune
+
+FAMILIES = (Binary, MultiBinary, Ternary, TTQ)
+SIGNS: dict[str, type[nn.Module]] = {"sign": blocks.Sign, "multi-sign": blocks.MultiSign}
+REPLACED = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Binarize(Finetune):
+    """Train with weights of one or two bits, and activations of signs.
+
+    weights, weight_options: a format and its options; activations: null, "sign" or "multi-sign", with
+    activation_options (`slope`; `bases`); edges: the first and the last layer too; layers, skip: names or globs, and
+    `layers` alone decides where it is given.
+    """
+
+    attaches: ClassVar[bool] = True
+
+    weights: str = "XNOR"
+    weight_options: Mapping[str, Any] = field(default_factory=dict)
+    activations: str | None = None
+    activation_options: Mapping[str, Any] = field(default_factory=dict)
+    edges: bool = False
+    layers: Sequence[str] | None = None
+    skip: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._format()
+        if self.activations is not None:
+            self._activation()
+        elif self.activation_options:
+            raise OptionError(
+                f"Binarize: activation_options {dict(self.activation_options)} were received, but activations is null. "
+                f"Choose one of {', '.join(SIGNS)}, or leave them out."
+            )
+
+    def apply(self, model: nn.Module, context: Context) -> nn.Module:
+        if self.epochs == 0:
+            raise StepError(
+                "Binarize needs epochs of at least 1: signs of trained weights are far from them, and only training makes "
+                "up for it."
+            )
+        data = context.need_data("Binarize")
+        names = self._chosen(model, context)
+        if not names:
+            raise StepError(
+                "Binarize found no layer between the first and the last one. Use edges: true, or name layers."
+            )
+        for name in names:
+            formats.refine(model, name, self._format())
+        if self.activations is not None:
+            edits = self._edits(model)
+            self.rebuild(model, edits)
+            context.edits.extend(edits)
+        context.train(model, "binarize", **self.options(context), callbacks=[ClipLatent()])
+        recalibrate_norms(model, data, batches=1 if context.trial else 50, seed=context.seed)
+        return model
+
+    def rebuild(self, model: nn.Module, edits: list[Edit]) -> nn.Module:
+        for edit in edits:
+            parent, _, leaf = edit["activation"].rpartition(".")
+            made = SIGNS[edit["kind"]](**edit["options"])
+            setattr(model.get_submodule(parent), leaf, made.train(model.training))
+        return model
+
+    def _chosen(self, model: nn.Module, context: Context) -> list[str]:
+        """The names of the weights that become signs."""
+        names = list(choose(model, self.layers, self.skip, context))
+        if self.layers is not None:
+            return names
+        layers = [n for n in weights(model) if not isinstance(_owner(model, n), nn.Embedding)]
+        left: dict[str, str] = {}
+        if not self.edges:
+            left = dict.fromkeys(
+                [*layers[:1], *layers[-1:]], "the first or the last layer, and edges is false"
+            )
+        left |= {n: "an embedding, whose rows are looked up" for n in names if n not in layers}
+        for name in names:
+            if name in left:
+                context.skip(name, left[name])
+        return [name for name in names if name not in left]
+
+    def _edits(self, model: nn.Module) -> list[Edit]:
+        """One edit for each activation to replace, shared modules under each of their names."""
+        found = [
+            path
+            for path, m in model.named_modules(remove_duplicate=False)
+            if path and isinstance(m, REPLACED)
+        ]
+        if not found:
+            raise StepError(
+                f"Binarize: activations is {self.activations!r}, but the network has no ReLU, ReLU6 or Hardtanh module to "
+                "replace. A function such as F.relu inside forward cannot be: make it an nn.ReLU, or use activations: null."
+            )
+        return [
+            {"activation": path, "kind": self.activations, "options": dict(self.activation_options)}
+            for path in found
+        ]
+
+    def _format(self) -> WeightFormat:
+        exported = [getattr(module, name) for module in (formats, methods) for name in module.__all__]
+        known = {
+            kind.__name__: kind for kind in exported if isinstance(kind, type) and issubclass(kind, FAMILIES)
+        }
+        if self.weights not in known:
+            raise OptionError(
+                f"Binarize: unknown weights {self.weights!r}. {nearest(str(self.weights), known)}"
+            )
+        made: WeightFormat = _made(known[self.weights], self.weight_options, "weight_options")
+        return made
+
+    def _activation(self) -> nn.Module:
+        if self.activations not in SIGNS:
+            raise OptionError(
+                f"Binarize: unknown activations {self.activations!r}. {nearest(str(self.activations), SIGNS)}"
+            )
+        made: nn.Module = _made(SIGNS[self.activations], self.activation_options, "activation_options")
+        return made
+
+
+def _owner(model: nn.Module, name: str) -> nn.Module:
+    return formats.locate(model, name)[0]
+
+
+def _made(kind: Any, options: Mapping[str, Any], what: str) -> Any:
+    known = list(inspect.signature(kind).parameters)
+    for name in options:
+        if name not in known:
+            raise OptionError(
+                f"Binarize: {what} of {kind.__name__}: no option {name!r}. {nearest(str(name), known)}"
+            )
+    return kind(**options)
