@@ -5,8 +5,8 @@
 Analysis: `find_groups` on ResNet-50, ViT-B/16 and BERT-base, each in a process of its own; claims: at most 5 s, 20 s, 20 s,
 and at most twice the memory of the model on top of what was there (peak resident size after minus before, over the bytes of
 the weights). Speed: ResNet-20 cut to half of its multiply-adds (group-l2), with and without the channels that shortcuts
-carry, in any width and in multiples of 8, in ONNX Runtime at batch 32 on one thread in turn with the whole network; claim: at least 0.75 of the ratio of
-multiply-adds. Weights do not matter for either. Result: benchmarks/results/channels.json.
+carry, in any width and in multiples of 8, in ONNX Runtime at batch 32 on one thread in turn with the whole network; claim:
+at least 0.75 of the ratio of multiply-adds. Weights do not matter for either. Result: benchmarks/results/channels.json.
 """
 
 from __future__ import annotations

@@ -113,10 +113,10 @@ def test_outgoing_norms_gather_all_columns_behind_a_flatten() -> None:
     together = score(second(), evidence(model), "product")
 
     for unit in range(4):
-        columns = model.fc.weight[:, 9 * unit : 9 * unit + 9].double()
+        columns = model.fc.weight.detach()[:, 9 * unit : 9 * unit + 9].double()
         assert float(scores[unit]) == pytest.approx(float(columns.norm()), rel=1e-6)
         assert float(together[unit]) == pytest.approx(
-            float(columns.norm() * model.conv2.weight[unit].double().norm()), rel=1e-6
+            float(columns.norm() * model.conv2.weight.detach()[unit].double().norm()), rel=1e-6
         )
 
 
