@@ -8,7 +8,7 @@
 A row is green when: the network is traced and groups are found; a choice by `group-l2` leaves at most half of its
 multiply-adds; the cut network's outputs equal those of the original with the same channels masked, within 1e-4 of the
 largest; the plan applied to a fresh network gives the same outputs; the packed file, reopened without torch, gives them too.
-Every network runs in a process of its own with a limit of time. Weights are random (compat_networks.py).
+Every network runs in a process of its own with a limit of time (torch-pruning in another). Weights are random (compat_networks.py).
 torch-pruning gets the same network and the same job: half of the multiply-adds, by raising the ratio of its BasePruner
 until its own count says so, then a forward pass.
 Result: benchmarks/results/compat.json.
@@ -28,6 +28,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,37 +202,45 @@ def _heads(model: nn.Module) -> dict[nn.Module, int]:
     return found  # fmt: skip
 
 
-def one(name: str) -> None:
-    """The row of one network, as JSON on the last line."""
+def one(name: str, row: Callable[[str], dict[str, Any]]) -> None:
+    """A row of one network, as JSON on the last line."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with contextlib.redirect_stdout(sys.stderr):
-        row = ours(name)
-        if importlib.util.find_spec("torch_pruning"):
-            row["torch_pruning"] = theirs(name)
-    print(json.dumps(row))
+        made = row(name)
+    print(json.dumps(made))
+
+
+def apart(option: str, name: str, seconds: int) -> dict[str, Any]:
+    """The row that another process makes within the time."""
+    command = [sys.executable, __file__, option, name]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"no answer within {seconds} s"}
+    if done.returncode:
+        return {"failed": (done.stderr or "no output")[-300:]}
+    made: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("networks", nargs="*")
-    parser.add_argument("--one")
+    parser.add_argument("--ours")
+    parser.add_argument("--theirs")
     parser.add_argument("--page", action="store_true")
+    parser.add_argument("--seconds", type=int, default=SECONDS)
     options = parser.parse_args()
-    if options.one:
-        return one(options.one)
+    if options.ours or options.theirs:
+        return one(options.ours or options.theirs, ours if options.ours else theirs)
     result = (
         json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {"schema": 1, "networks": {}}
     )
     for name in [] if options.page else options.networks or NETWORKS:
-        command = [sys.executable, __file__, "--one", name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
-            row = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
-            row = row or {"failed": (done.stderr or "no output")[-300:], "green": False}
-        except subprocess.TimeoutExpired:
-            row = {"failed": f"no answer within {SECONDS} s", "green": False}
-        row = {"family": NETWORKS[name].family, **row}
+        row = {"family": NETWORKS[name].family, "green": False, **apart("--ours", name, options.seconds)}
+        if importlib.util.find_spec("torch_pruning"):
+            row["torch_pruning"] = {"ok": False, **apart("--theirs", name, options.seconds)}
         print(name, "green" if row["green"] else f"RED {row.get('failed', row)}", flush=True)
         result["networks"][name] = row
         result["machine"] = measure.machine.describe()
