@@ -8,7 +8,7 @@
 A row is green when: the network is traced and groups are found; a choice by `group-l2` leaves at most half of its
 multiply-adds; the cut network's outputs equal those of the original with the same channels masked, within 1e-4 of the
 largest; the plan applied to a fresh network gives the same outputs; the packed file, reopened without torch, gives them too.
-Every network runs in a process of its own with a limit of time (torch-pruning in another). Weights are random (compat_networks.py).
+Every network runs in a process of its own with a limit of time (torch-pruning in another). Weights are random.
 torch-pruning gets the same network and the same job: half of the multiply-adds, by raising the ratio of its BasePruner
 until its own count says so, then a forward pass.
 Result: benchmarks/results/compat.json.
