@@ -13,7 +13,7 @@ import gossamer
 
 SOURCE = Path(gossamer.__file__).parent
 ORDER = [
-    *("errors", "native", "cost", "codec", "artifact", "runtime", "data"),
+    *("errors", "native", "tracing", "cost", "codec", "artifact", "runtime", "data"),
     *(
         "formats",
         "quantizers",
@@ -27,7 +27,7 @@ ORDER = [
     ),
     *("export", "measure", "search", "steps", "recipe", "stage", "report", "run", "papers", "cli"),
 ]
-TORCH_FREE = ["errors", "native", "cost", "codec", "artifact", "runtime", "data", "measure", "cli"]
+TORCH_FREE = ["errors", "native", "tracing", "cost", "codec", "artifact", "runtime", "data", "measure", "cli"]
 
 
 def part(path: Path) -> str:

@@ -10,8 +10,7 @@ Raises: ModelError when the example holds something else, or when the model cann
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -23,6 +22,7 @@ from torch.nn.utils import parametrize
 from torch.utils import _pytree as pytree
 
 from ..errors import ExportError, ModelError
+from ..methods.layer_inputs import evaluating
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def call(model: nn.Module, example: Example) -> Any:
     """What the model returns in eval mode, without gradients; modes and random state stay as found."""
     device = next((value.device for value in [*model.parameters(), *model.buffers()]), torch.device("cpu"))
     placed = example.changed(lambda value: value.to(device))
-    with evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with evaluating(model):
         try:
             return model(*placed.args, **placed.kwargs)
         except Exception as error:
@@ -109,18 +109,6 @@ def named_outputs(result: Any, output_names: Sequence[str] | None) -> dict[str, 
             raise ExportError(f"output_names {list(output_names)} must give {len(found)} different names.")
         names = list(output_names)
     return {name: value.detach().cpu() for name, (_, value) in zip(names, found, strict=True)}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside, every module's own mode again afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def _tensor(value: Any, place: str, wide: bool) -> Tensor:

@@ -13,30 +13,22 @@ Raises: ExportError with torch's own first line, the operator or source line, an
 from __future__ import annotations
 
 import inspect
-import logging
-import re
-import traceback
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
 from torch import nn
 
+from .. import tracing
 from ..errors import ExportError
+from ..methods.layer_inputs import evaluating
 from . import operators
-from .example import Example, evaluating
+from .example import Example
 
 BATCH = "batch"
 _REMEDIES = (
-    (
-        ("DataDependent", "data-dependent", "Could not guard", "unbacked"),
-        "The control flow depends on values: rewrite it with torch.where, or move it out of forward.",
-    ),
+    tracing.DATA_DEPENDENT,
     (
         ("No ONNX function", "DispatchError"),
         "ONNX has no such operator: rewrite the line with ordinary operators.",
@@ -64,13 +56,14 @@ def trace(model: nn.Module, example: Example, *, dynamic_batch: bool = True) -> 
             try:
                 return _translate(model, widened, size)
             except Exception as error:
-                reason = _said(error)
+                reason = tracing.said(error)
         else:
             reason = "the inputs share no first axis"
     try:
         traced = _translate(model, example, None)
     except Exception as error:
-        raise ExportError(_explained(error)) from error
+        what = f"the model cannot be traced{tracing.place(error)}: {tracing.said(error)}."
+        raise ExportError(f"{what} {tracing.remedy(error, _REMEDIES)}".strip()) from error
     if not dynamic_batch:
         return traced
     size = _batch(example)
@@ -92,7 +85,7 @@ def _translate(model: nn.Module, example: Example, batch: int | None) -> Traced:
         if example.kwargs
         else tuple(free(value) for value in example.args)
     )
-    with _quiet(), evaluating(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with tracing.quiet(), evaluating(model):
         if example.args and _takes_any(model):
             shapes = (shapes,)
         program = torch.export.export(
@@ -137,51 +130,3 @@ def _widened(example: Example) -> Example:
     return example.changed(
         lambda value: torch.cat([value, value]) if value.ndim and len(value) == 1 else value
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No log lines and no warnings of the exporter: what matters is raised or returned as a note."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-
-
-def _explained(error: Exception) -> str:
-    text = _said(error)
-    chain = "".join(f"{type(cause).__name__}: {cause}" for cause in _causes(error))
-    remedy = next((hint for words, hint in _REMEDIES if any(word in chain for word in words)), "")
-    place = _place(error)
-    return f"the model cannot be traced{place}: {text}. {remedy}".strip()
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _said(error: Exception) -> str:
-    """The first telling line of the innermost cause."""
-    causes = list(_causes(error))
-    for cause in reversed(causes):
-        text = re.sub(r"\x1b\[[0-9;]*m", "", str(cause))
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        if lines:
-            return f"{type(cause).__name__}: {lines[0]}".rstrip(".")[:300]
-    return type(error).__name__
-
-
-def _place(error: Exception) -> str:
-    """The model's own source line that was running, when there is one outside torch."""
-    for cause in reversed(list(_causes(error))):
-        for frame in reversed(traceback.extract_tb(cause.__traceback__)):
-            inside = re.search(r"[/\\](torch|onnxscript|onnx_ir|gossamer[/\\]export)[/\\]", frame.filename)
-            if not inside and frame.name == "forward":
-                return f" (line {frame.lineno} of {Path(frame.filename).name}: {frame.line})"
-    return ""

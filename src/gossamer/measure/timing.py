@@ -36,7 +36,8 @@ def module(profile: Profile, model: Any, example: Any, *, threads: int, seconds:
     """The profile of a torch module with its latency in torch and in ONNX Runtime (float32)."""
     import torch
 
-    from ..export.example import Example, evaluating
+    from ..export.example import Example
+    from ..methods.layer_inputs import evaluating
 
     if any(value.is_meta for value in (*model.parameters(), *model.buffers())):
         raise MeasureError(
@@ -55,7 +56,7 @@ def module(profile: Profile, model: Any, example: Any, *, threads: int, seconds:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        with torch.no_grad(), evaluating(model):
+        with evaluating(model):
             figures = interleave(functions, inputs, seconds=seconds)
             layers = _module_times(model, inputs)
     finally:

@@ -9,9 +9,7 @@ Raises: ModelError with torch's own first line and a remedy, when the model cann
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,20 +18,18 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from .. import tracing
 from ..errors import ModelError
 from ..methods.layer_inputs import evaluating
 
 _REMEDIES = (
-    (
-        ("DataDependent", "data-dependent", "Could not guard", "unbacked"),
-        "The control flow depends on values: rewrite it with torch.where, or move it out of forward.",
-    ),
+    tracing.DATA_DEPENDENT,
     (
         ("takes", "missing", "unexpected keyword", "shapes cannot be multiplied", "expected input"),
         "Pass an example that forward takes: a tensor, a tuple of arguments, or a dict of keyword arguments.",
     ),
+    (("",), "Use torch operators only inside forward, and pass an example that forward takes."),
 )
-
 
 # operators in place that torch does not mark as pointwise, though they are
 _HARMLESS = frozenset(("relu6", "dropout", "feature_dropout", "alpha_dropout", "batch_norm", "instance_norm"))
@@ -60,13 +56,16 @@ def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 def trace(model: nn.Module, example: Any) -> Trace:
     """Record `model` on `example`: a tensor, a tuple of arguments, or a dict of keyword arguments."""
     args, kwargs = arguments(example)
-    with _quiet(), evaluating(model), _without_fast_paths():
+    with tracing.quiet(), evaluating(model), _without_fast_paths():
         try:
             program = torch.export.export(model, args, kwargs, strict=False)
             if any(_writes(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})
         except Exception as error:  # recording runs the user's code, which may raise anything
-            raise ModelError(_explained(model, error)) from error
+            raise ModelError(
+                f"{type(model).__name__} cannot be traced{tracing.place(error)}, so its groups of channels are not "
+                f"known: {tracing.said(error)}. {tracing.remedy(error, _REMEDIES)}"
+            ) from error
     signature = program.graph_signature
     aliases = _aliases(model)
     named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
@@ -105,20 +104,6 @@ def _writes(node: fx.Node) -> bool:
     return not pointwise and name not in _HARMLESS
 
 
-def _explained(model: nn.Module, error: Exception) -> str:
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    text = " ".join(f"{type(cause).__name__}: {cause}" for cause in chain)
-    lines = [line.strip() for line in str(chain[-1]).splitlines() if line.strip()]
-    said = f"{type(chain[-1]).__name__}: {lines[0] if lines else ''}"[:300].rstrip(". ")
-    hint = next((hint for words, hint in _REMEDIES if any(word in text for word in words)), "")
-    hint = hint or "Use torch operators only inside forward, and pass an example that forward takes."
-    return f"{type(model).__name__} cannot be traced, so its groups of channels are not known: {said}. {hint}"
-
-
 @contextmanager
 def _without_fast_paths() -> Iterator[None]:
     """nn.TransformerEncoder and nn.MultiheadAttention as ordinary operators."""
@@ -128,18 +113,6 @@ def _without_fast_paths() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 def tensors_of(result: Any) -> list[Tensor]:
