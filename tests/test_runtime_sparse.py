@@ -16,7 +16,7 @@ import gossamer as gs
 from gossamer import artifact, native, runtime
 from gossamer.errors import OptionError
 from gossamer.models.lenet import LeNet300
-from gossamer.runtime import breakeven, build, graph, lower, sparse
+from gossamer.runtime import breakeven, build, graph, lower, lower_sparse, sparse
 
 VARIANTS = ("portable", "avx2", "avx512")
 
@@ -294,7 +294,7 @@ def table(dense_ms, sparse_ms):
 )
 def test_the_operator_runs_where_it_is_faster_for_every_batch(monkeypatch, slow_batch, batch, kernel):
     sparse_ms = {n: 1000.0 if n == slow_batch else 0.001 for n in breakeven.SAMPLES}
-    monkeypatch.setattr(lower, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(lower_sparse, "LEAST_WEIGHTS", 1)
     monkeypatch.setattr(
         breakeven, "table", lambda threads: table(dict.fromkeys(breakeven.SAMPLES, 1.0), sparse_ms)
     )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from ..artifact.outline import Outline, TensorOutline
 from .graph import Node
-from .lower import Choice
+from .lowering import DENSE, Choice
 
 MOVES = {
     "Transpose",
@@ -95,10 +95,10 @@ def _kernel(node: Node, weights: list[str], rounded: set[str], layout: str) -> t
     if rounded.issuperset(weights):
         if node.inputs[0] in rounded:
             return "onnxruntime integers", "weight and input are integers times a scale"
-        return "onnxruntime dense", "the weight is integers, but the input is not rounded"
+        return DENSE, "the weight is integers, but the input is not rounded"
     if layout == "dense":
-        return "onnxruntime dense", "the weight is stored dense"
+        return DENSE, "the weight is stored dense"
     return (
-        "onnxruntime dense",
+        DENSE,
         f"no kernel reads {layout} directly; it was decoded when the file was opened",
     )

@@ -12,8 +12,9 @@ Raises: HeaderError when the graph is no ONNX model, or when it points to data o
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,7 +26,7 @@ GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE_INITIALIZER = 1, 5, 15
 GRAPH_INPUT, GRAPH_OUTPUT = 11, 12
 MODEL_OPSET = 8
 NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
-ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INTEGER = 1, 2, 3
+ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INTEGER, ATTRIBUTE_TEXT, ATTRIBUTE_INTEGERS = 1, 2, 3, 4, 8
 ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
 TENSOR_DIM, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
 EXTERNAL = 1
@@ -53,6 +54,15 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     domain: str = ""
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What a node sets: numbers, lists of integers and texts by name; other kinds are left out."""
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,22 +133,34 @@ def _node(value: memoryview) -> Node:
     return Node("".join(parts[NODE_OP]), inputs, outputs, "".join(parts[NODE_DOMAIN]))
 
 
-def nodes_with_attributes(graph: memoryview) -> Iterator[tuple[Node, dict[str, float]]]:
-    """Each node with its attributes that are one number."""
+def nodes_with_attributes(graph: memoryview) -> Iterator[tuple[Node, Attributes]]:
+    """Each node with its attributes."""
     for value in _messages(graph, GRAPH_NODE):
-        attributes: dict[str, float] = {}
+        numbers: dict[str, float] = {}
+        lists: dict[str, tuple[int, ...]] = {}
+        texts: dict[str, str] = {}
         for attribute in _messages(value, NODE_ATTRIBUTE):
-            name, number = "", None
-            for field, item in pb.fields(attribute):
-                if field == ATTRIBUTE_NAME:
+            name, integers = "", list[int]()
+            number: float | None = None
+            words: str | None = None
+            for part, item in pb.fields(attribute):
+                if part == ATTRIBUTE_NAME:
                     name = pb.text(item)
-                elif field == ATTRIBUTE_INTEGER and isinstance(item, int):
+                elif part == ATTRIBUTE_INTEGER and isinstance(item, int):
                     number = float(item)
-                elif field == ATTRIBUTE_FLOAT and not isinstance(item, int) and len(item) == 4:
+                elif part == ATTRIBUTE_FLOAT and not isinstance(item, int) and len(item) == 4:
                     number = struct.unpack("<f", item)[0]
+                elif part == ATTRIBUTE_TEXT:
+                    words = pb.text(item)
+                elif part == ATTRIBUTE_INTEGERS:
+                    integers += [item] if isinstance(item, int) else pb.varints(item)
             if number is not None:
-                attributes[name] = number
-        yield _node(value), attributes
+                numbers[name] = number
+            if words is not None:
+                texts[name] = words
+            if integers:
+                lists[name] = tuple(one - 2**64 if one >= 2**63 else one for one in integers)
+        yield _node(value), Attributes(numbers, lists, texts)
 
 
 def used_names(graph: memoryview, depth: int = 0) -> Iterator[str]:
@@ -146,26 +168,41 @@ def used_names(graph: memoryview, depth: int = 0) -> Iterator[str]:
     if depth > MAX_NESTING:
         raise HeaderError(f"graph: graphs lie more than {MAX_NESTING} deep.")
     for value in _messages(graph, GRAPH_NODE):
-        yield from _node(value).inputs
-        for attribute in _messages(value, NODE_ATTRIBUTE):
-            for inner in [*_messages(attribute, ATTRIBUTE_GRAPH), *_messages(attribute, ATTRIBUTE_GRAPHS)]:
-                yield from used_names(inner, depth + 1)
+        yield from _read_by(value, depth)
     for output in _messages(graph, GRAPH_OUTPUT):
         yield from (pb.text(item) for number, item in pb.fields(output) if number == 1)
 
 
-def with_nodes(graph: memoryview, replaced: Mapping[int, bytes]) -> bytes:
-    """The GraphProto with the nodes of these indices replaced by others."""
+def _read_by(node: memoryview, depth: int = 0) -> Iterator[str]:
+    yield from _node(node).inputs
+    for attribute in _messages(node, NODE_ATTRIBUTE):
+        for inner in [*_messages(attribute, ATTRIBUTE_GRAPH), *_messages(attribute, ATTRIBUTE_GRAPHS)]:
+            yield from used_names(inner, depth + 1)
+
+
+def with_nodes(graph: memoryview, replaced: Mapping[int, Sequence[bytes]]) -> bytes:
+    """The GraphProto with each of these nodes (by index) replaced by others, or by none."""
     parts, index = [], 0
     for number, value in pb.fields(graph):
         if number == GRAPH_NODE and not isinstance(value, int):
-            parts.append(pb.message(number, replaced.get(index, bytes(value))))
+            parts += [pb.message(number, item) for item in replaced.get(index, (bytes(value),))]
             index += 1
         else:
             parts.append(
                 pb.integer(number, value) if isinstance(value, int) else pb.message(number, bytes(value))
             )
     return b"".join(parts)
+
+
+def without_unread(graph: memoryview) -> bytes:
+    """The GraphProto without the nodes of which nothing is read."""
+    read = Counter(used_names(graph))
+    gone: dict[int, Sequence[bytes]] = {}
+    for index, value in reversed(list(enumerate(_messages(graph, GRAPH_NODE)))):
+        if not any(read[name] for name in _node(value).outputs):
+            gone[index] = ()
+            read.subtract(_read_by(value))
+    return with_nodes(graph, gone) if gone else bytes(graph)
 
 
 def imports(model: bytes, domain: str) -> bool:
@@ -182,8 +219,8 @@ def fixed_batch(model: bytes) -> int | None:
     firsts: set[int | None] = set()
     for port in _messages(graph, GRAPH_INPUT):
         path = [port]
-        for field in (2, 1, 2):  # type, tensor, shape
-            path = [inner for outer in path for inner in _messages(outer, field)]
+        for level in (2, 1, 2):  # type, tensor, shape
+            path = [inner for outer in path for inner in _messages(outer, level)]
         dims = [dim for shape in path for dim in _messages(shape, 1)]
         sizes = [value for number, value in pb.fields(dims[0]) if number == 1] if dims else []
         firsts.add(sizes[0] if sizes and isinstance(sizes[0], int) else None)

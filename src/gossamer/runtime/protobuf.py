@@ -80,6 +80,15 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
     raise HeaderError("graph: a number of more than ten bytes; the bytes are no ONNX model.")
 
 
+def varints(view: memoryview) -> list[int]:
+    """The numbers of a packed list."""
+    found, at = list[int](), 0
+    while at < len(view):
+        number, at = _varint(view, at)
+        found.append(number)
+    return found
+
+
 def text(value: Value) -> str:
     """A text field's value."""
     if isinstance(value, int):
