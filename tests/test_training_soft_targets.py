@@ -91,3 +91,24 @@ def test_outputs_that_do_not_match_are_named():
 def test_options_out_of_range_are_refused(option):
     with pytest.raises(OptionError, match=f"soft targets: {next(iter(option))} is"):
         SoftTargets(nn.Identity(), **option)
+
+
+def test_the_teacher_computes_in_the_precision_of_the_student():
+    seen = []
+
+    class Teacher(nn.Linear):
+        def forward(self, x):
+            result = super().forward(x)
+            seen.append(result.dtype)
+            return result
+
+    inputs = np.random.default_rng(0).normal(size=(32, 6)).astype(np.float32)
+    split = (inputs, (inputs[:, 0] > 0).astype(np.int64))
+    data = as_data({"train": split, "validation": split, "test": split}, name="halves")
+    student = nn.Linear(6, 2)
+
+    history = fit(student, data, epochs=1, lr=0.1, mixed_precision="bf16", loss=SoftTargets(Teacher(6, 2)))
+
+    assert set(seen) == {torch.bfloat16}
+    assert student.weight.dtype == torch.float32
+    assert np.isfinite(history.last.train_loss)

@@ -61,5 +61,5 @@ class SoftTargets:
                 )
         hard = F.cross_entropy(outputs, labels)
         return (1 - self.weight) * hard + self.weight * soft_target_loss(
-            outputs, target, temperature=self.temperature
+            outputs, target.to(outputs.dtype), temperature=self.temperature
         )

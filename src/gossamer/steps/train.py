@@ -21,7 +21,8 @@ class Train(Step):
     """Train on the labels.
 
     lr: highest learning rate; schedule: constant, cosine, step or one-cycle; augment: a name of training.augment;
-    smoothing: label smoothing in [0, 1); patience: stop after so many epochs without a better validation accuracy.
+    patience: stop after so many epochs without a better validation accuracy; mixed_precision: "no", or "bf16" for products
+    in bfloat16, about twice as fast on processors that have instructions for it.
     """
 
     epochs: int = 10
@@ -33,6 +34,7 @@ class Train(Step):
     augment: str | None = None
     patience: int | None = None
     max_grad_norm: float | None = None
+    mixed_precision: str = "no"
 
     def __post_init__(self) -> None:
         if not (isinstance(self.epochs, int) and self.epochs >= 0):
@@ -66,6 +68,7 @@ class Train(Step):
             "augment": self.augment,
             "early_stop": self.patience,
             "max_grad_norm": self.max_grad_norm,
+            "mixed_precision": self.mixed_precision,
         }
 
 

@@ -76,6 +76,8 @@ def fit(
     early_stop     epochs without a better validation accuracy after which to stop; whenever it is given, the
                    weights of the best epoch are put back at the end
     max_batches    so many batches an epoch (training and validation), for a trial
+    mixed_precision "bf16": products of the network, of a teacher and of their gradients in bfloat16, weights and updates in
+                   float32; "fp16" needs an accelerator; "no"
     parameters     which to train, or optimizer groups (each with its own "lr"); all when not given
     """
     options = Options(
@@ -221,7 +223,8 @@ class _Run:
         """The scalar to minimise."""
         outputs = self.wrapped(inputs)
         if self.loss is not None:
-            value = self.loss(outputs, labels, inputs, self.model)
+            with self.accelerator.autocast():  # a teacher computes as the network does
+                value = self.loss(outputs, labels, inputs, self.model)
             if not isinstance(value, Tensor) or value.ndim:
                 got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise OptionError(f"training: the loss returned {got}, expected a tensor with one value.")
