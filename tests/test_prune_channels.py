@@ -111,6 +111,15 @@ def test_a_latency_budget_asks_the_clock(lenet, monkeypatch):
     assert smaller.conv2.out_channels % 8 == 0  # what kernels like
 
 
+@pytest.mark.parametrize("criterion", ["l1", "thinet"])
+def test_the_report_lists_every_group_that_could_lose_units_with_its_widths(criterion, lenet, digits):
+    step = PruneChannels(ratio={"conv2": 0.5, "ip1": 0.0}, scope="layer", criterion=criterion, samples=64)
+
+    _, context = run(step, lenet, digits)
+
+    assert context.notes["channels"][0]["widths"] == {"conv2": [25, 50], "ip1": [500, 500]}
+
+
 def test_rounds_end_at_the_same_budget(lenet, digits):
     smaller, context = run(PruneChannels(ratio=0.75, scope="layer", rounds=2, criterion="l2"), lenet, digits)
 

@@ -126,7 +126,7 @@ class PruneChannels(Finetune):
             found = search.found(round_ / self.rounds)
             model = found.model
             context.edits.append({"biases": found.biases, "plan": found.plan.to_json()})
-            report.append(_told(found, groups))
+            report.append(_told(search, found, groups))
             if self.epochs:
                 context.train(model, f"channels-{round_}", **self.options(context))
         context.notes["channels"] = report
@@ -197,9 +197,8 @@ def _values(option: float | Mapping[str, float] | None) -> list[Any]:
     return list(option.values()) if isinstance(option, Mapping) else [option]
 
 
-def _told(found: Found, groups: Groups) -> dict[str, Any]:
-    """What a report says of a cut."""
-    widths = {
-        name: [int(kept.sum()), len(kept)] for name, kept in found.choice.items() if not bool(kept.all())
-    }
+def _told(search: Search, found: Found, groups: Groups) -> dict[str, Any]:
+    """What a report says of a cut: units left and units before, of every group that could lose some."""
+    left = {name: len(units) for name, units in found.plan.kept.items()}
+    widths = {group.name: [left.get(group.name, group.size), group.size] for group in search.chosen}
     return {"widths": widths, "walls": [*map(str, groups.walls), *found.plan.walls.values()]}
