@@ -4,10 +4,10 @@
                   MultiBinary, ABCNet: `bases` bits
     activations   null: as they are      "sign": blocks.Sign      "multi-sign": blocks.MultiSign
 
-Every ReLU, ReLU6 and Hardtanh module becomes the chosen activation, the last one too. Latent weights are clipped to the
-limits of their format after each step (training.ClipLatent), and the statistics of batch norms are measured anew at the
-end: those of the last steps belong to weights that were still flipping. The first and the last layer stay as they are,
-unless `edges` or `layers` say otherwise; embeddings do in any case.
+Every ReLU, ReLU6 and Hardtanh module that a layer of signs reads becomes the chosen activation. Latent weights are
+clipped to the limits of their format after each step (training.ClipLatent), and the statistics of batch norms are
+measured anew at the end: those of the last steps belong to weights that were still flipping. The first and the last
+layer stay as they are, unless `edges` or `layers` say otherwise; embeddings do in any case.
 Sources: the files of the methods (methods.binary_connect, bnn, xnor_net, bireal, twn, ttq, abc_net).
 """
 
@@ -18,12 +18,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import nn
 
 from .. import blocks, formats, methods
-from ..errors import OptionError, StepError, nearest
+from ..errors import ModelError, OptionError, StepError, nearest
 from ..formats import Binary, MultiBinary, Ternary, WeightFormat
 from ..methods import TTQ
+from ..pruning.readers import readers
 from ..training import ClipLatent, recalibrate_norms
 from .base import Context, Edit, choose, weights
 from .train import Finetune
@@ -75,12 +77,11 @@ class Binarize(Finetune):
             raise StepError(
                 "Binarize found no layer between the first and the last one. Use edges: true, or name layers."
             )
+        edits = [] if self.activations is None else self._edits(model, names, context)
         for name in names:
             formats.refine(model, name, self._format())
-        if self.activations is not None:
-            edits = self._edits(model)
-            self.rebuild(model, edits)
-            context.edits.extend(edits)
+        self.rebuild(model, edits)
+        context.edits.extend(edits)
         context.train(model, "binarize", **self.options(context), callbacks=[ClipLatent()])
         recalibrate_norms(model, data, batches=1 if context.trial else 50, seed=context.seed)
         return model
@@ -109,8 +110,8 @@ class Binarize(Finetune):
                 context.skip(name, left[name])
         return [name for name in names if name not in left]
 
-    def _edits(self, model: nn.Module) -> list[Edit]:
-        """One edit for each activation to replace, shared modules under each of their names."""
+    def _edits(self, model: nn.Module, names: Sequence[str], context: Context) -> list[Edit]:
+        """One edit for each activation that a layer of signs reads, shared modules under each of their names."""
         found = [
             path
             for path, m in model.named_modules(remove_duplicate=False)
@@ -121,10 +122,29 @@ class Binarize(Finetune):
                 f"Binarize: activations is {self.activations!r}, but the network has no ReLU, ReLU6 or Hardtanh module to "
                 "replace. A function such as F.relu inside forward cannot be: make it an nn.ReLU, or use activations: null."
             )
+        replaced = self._read_by_signs(model, found, names, context)
+        for path in found:
+            if path not in replaced:
+                context.skip(path, "only layers that stay as they are read this activation")
         return [
             {"activation": path, "kind": self.activations, "options": dict(self.activation_options)}
             for path in found
+            if path in replaced
         ]
+
+    @staticmethod
+    def _read_by_signs(
+        model: nn.Module, found: Sequence[str], names: Sequence[str], context: Context
+    ) -> set[str]:
+        """Activations that a chosen layer reads, or of which no reader is known; all in a network that cannot be traced."""
+        signs = {name.rpartition(".")[0] for name in names}
+        example = torch.from_numpy(context.need_data("Binarize").batch(2))
+        try:
+            read = readers(model, example, found)
+        except ModelError:
+            return set(found)
+        kept = {model.get_submodule(path) for path, layers in read.items() if layers and not layers & signs}
+        return {path for path in found if model.get_submodule(path) not in kept}
 
     def _format(self) -> WeightFormat:
         exported = [getattr(module, name) for module in (formats, methods) for name in module.__all__]
