@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .. import tracing
 from ..errors import ModelError
 from .layer_inputs import Batch, evaluating
 
@@ -69,13 +70,12 @@ class LayerGraph:
 def layer_graph(model: nn.Module, example: Batch) -> LayerGraph:
     """The links of `model`; `example`: one batch of inputs."""
     args = example if isinstance(example, tuple) else (example,)
-    with evaluating(model):
+    with evaluating(model), tracing.quiet():
         try:
             program = torch.export.export(model, args, strict=False)
         except Exception as error:  # tracing runs the user's code, which may raise anything
-            said = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise ModelError(
-                f"{type(model).__name__} cannot be traced, so its pairs of layers are not known: {said}. Use torch "
+                f"{type(model).__name__} cannot be traced, so its pairs of layers are not known: {tracing.said(error)}. Use torch "
                 "operators only inside forward, without control flow that depends on values."
             ) from error
     return _Reader(program).read()

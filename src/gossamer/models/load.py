@@ -1,7 +1,7 @@
 """`load_model`: from a short text to a torch module, with weights when asked.
 
     lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56    built in
-    mobilenet-small  vgg-small  squeezenet1_1  mlp-mnist
+    mobilenet-small  vgg-small  vgg-tiny  squeezenet1_1  mlp-mnist
     module:function  file.py:function                                         yours; called without arguments
     file.onnx                                                                 read as a torch module (see `onnx`)
 
@@ -33,7 +33,7 @@ from gossamer.models.mobilenet_small import MobileNetSmall
 from gossamer.models.onnx import from_onnx
 from gossamer.models.resnet_cifar import ResNetCifar
 from gossamer.models.squeezenet import SqueezeNet
-from gossamer.models.vgg_small import VGGSmall
+from gossamer.models.vgg_small import TINY, VGGSmall
 
 NAMES: dict[str, Callable[[], nn.Module]] = {
     "lenet300": LeNet300,
@@ -47,6 +47,7 @@ NAMES: dict[str, Callable[[], nn.Module]] = {
     "mobilenet-small": MobileNetSmall,
     "squeezenet1_1": SqueezeNet,
     "vgg-small": VGGSmall,
+    "vgg-tiny": partial(VGGSmall, widths=TINY, channels=1, side=28),
 }
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SHOWN = 5
