@@ -110,11 +110,12 @@ def test_filters_that_do_not_fit_stop_the_session():
         "scale": np.ones(16, np.float32),
         "offset": np.zeros(16, np.float32),
     }
-    for shape, said in (
-        ((16, 48, 3, 3), "the filters have 720 bytes, expected 16 x 9 x 6"),
-        ((16, 0, 3, 3), "'channels' is 0"),
+    for geometry, said in (
+        (binary.Geometry(48, (3, 3)), "the filters have 720 bytes, expected 16 x 9 x 6"),
+        (binary.Geometry(0, (3, 3)), "'channels' is 0"),
+        (binary.Geometry(40, (3, 3), pad_value=2), "'pad_value' is 2, expected 0 or 1"),
     ):
-        node = binary.node(["x", *fields], "y", shape, name="conv")
+        node = binary.node("BinaryConv", ["x", *fields], "y", geometry, name="conv")
         with pytest.raises(Exception, match=f"BinaryConv node 'conv': {said}"):
             session(one_node(node, fields))
 
@@ -126,18 +127,18 @@ def one_node(node, fields):
     return build.model([node], *ports, fields)
 
 
-def test_an_input_that_does_not_fit_is_an_error():
+def test_fields_and_inputs_that_do_not_fit_are_errors():
     weight = drawn(16, 40, 3, 3)
     fields = {
         "filters": binary.packed(weight),
         "scale": np.ones(16, np.float32),
         "offset": np.zeros(3, np.float32),
     }
-    short = session(one_node(binary.node(["x", *fields], "y", weight.shape, name="conv"), fields))
+    short = binary.node("BinaryConv", ["x", *fields], "y", binary.Geometry(40, (3, 3)), name="conv")
     running = session(binary.model(weight, *parameters(16)))
 
-    with pytest.raises(Exception, match="'scale' and 'offset' have 16 and 3 elements, expected 16"):
-        short.run(None, {"x": drawn(1, 40, 5, 5)})
+    with pytest.raises(Exception, match="'offset' has 3 elements, expected 16"):
+        session(one_node(short, fields))
     with pytest.raises(Exception, match="an input of 2 x 5 is smaller than the kernel"):
         running.run(None, {"x": drawn(1, 40, 2, 5)})
 

@@ -7,8 +7,9 @@
 // since a differing pair adds -1 and an equal one +1. Outside the image lies either +1 (words of zero bits) or 0: then the
 // taps outside add nothing, so what words of zero bits added for them, sum of w over those taps, is taken back.
 //     y = scale[o] v + offset[o]       batch norm and the scale of the weights, folded
+//     y = +1 where v >= threshold[o]   the same before a sign, whose result is bits again
 // Source: Rastegari et al., "XNOR-Net", ECCV 2016, arXiv:1603.05279, section 3.2; Bannink et al., "Larq Compute Engine",
-// MLSys 2021, arXiv:2011.09398 (the bit of a sign and the correction for padding).
+// MLSys 2021, arXiv:2011.09398 (the bit of a sign, the correction for padding, thresholds).
 #pragma once
 
 #include <cstdint>
@@ -22,52 +23,58 @@ constexpr int kOutputs = 16;  // of a block; filters of a block lie word by word
 constexpr int kPixels = 4;    // of a tile
 constexpr int64_t kMost = int64_t{1} << 20;
 
+inline int64_t words_of(int64_t channels) { return (channels + 63) / 64; }
+
 struct Geometry {
   int64_t channels, kernel[2], stride[2], dilation[2], pad[4];  // pad: top, left, bottom, right, as ONNX orders them
   bool pad_with_one;                                            // else with 0
 
   int64_t taps() const { return kernel[0] * kernel[1]; }
-  int64_t channel_words() const { return (channels + 63) / 64; }
+  int64_t channel_words() const { return words_of(channels); }
   int64_t words() const { return taps() * channel_words(); }
   int64_t outputs(int axis, int64_t size) const {
     const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1, padded = size + pad[axis] + pad[axis + 2];
     return padded < reach ? 0 : (padded - reach) / stride[axis] + 1;
   }
+  bool padded() const { return pad[0] | pad[1] | pad[2] | pad[3]; }
 };
 
 struct Filters {
   Geometry geometry;
   int64_t outputs, blocks;
   std::vector<uint64_t> words;    // [blocks, words, kOutputs]
-  std::vector<int32_t> tap_sums;  // [taps, outputs]: sum over the channels of w
+  std::vector<int32_t> tap_sums;  // [taps, blocks * kOutputs]: sum over the channels of w
+
+  int32_t products() const { return static_cast<int32_t>(geometry.channels * geometry.taps()); }  // K
 };
+
+inline void expect_within(const char* name, int64_t value, int64_t least) {
+  if (value < least || value > kMost) {
+    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected " +
+                                std::to_string(least) + " to 2^20");
+  }
+}
 
 // Filters [outputs, kernel_h, kernel_w, ceil(channels / 8)] of bits, the first channel of a byte in its lowest.
 inline Filters checked(const uint8_t* bits, int64_t size, const Geometry& geometry, int64_t outputs) {
-  const auto refuse = [](const std::string& said) { throw std::invalid_argument(said); };
-  const auto within = [&](const char* name, int64_t value, int64_t least) {
-    if (value < least || value > kMost) {
-      refuse(std::string(name) + " is " + std::to_string(value) + ", expected " + std::to_string(least) + " to 2^20");
-    }
-  };
-  within("'channels'", geometry.channels, 1);
-  within("the number of outputs", outputs, 1);
+  expect_within("'channels'", geometry.channels, 1);
+  expect_within("the number of outputs", outputs, 1);
   for (int axis = 0; axis < 2; ++axis) {
-    within("'kernel_shape'", geometry.kernel[axis], 1);
-    within("'strides'", geometry.stride[axis], 1);
-    within("'dilations'", geometry.dilation[axis], 1);
+    expect_within("'kernel_shape'", geometry.kernel[axis], 1);
+    expect_within("'strides'", geometry.stride[axis], 1);
+    expect_within("'dilations'", geometry.dilation[axis], 1);
   }
-  for (int64_t pad : geometry.pad) within("'pads'", pad, 0);
-  within("the number of taps", geometry.taps(), 1);
-  within("'channels' times the taps", geometry.channels * geometry.taps(), 1);
+  for (int64_t pad : geometry.pad) expect_within("'pads'", pad, 0);
+  expect_within("the number of taps", geometry.taps(), 1);
+  expect_within("'channels' times the taps", geometry.channels * geometry.taps(), 1);
   const int64_t bytes = (geometry.channels + 7) / 8, taps = geometry.taps();
   if (size / taps / bytes != outputs || size != outputs * taps * bytes) {
-    refuse("the filters have " + std::to_string(size) + " bytes, expected " + std::to_string(outputs) + " x " +
-           std::to_string(taps) + " x " + std::to_string(bytes));
+    throw std::invalid_argument("the filters have " + std::to_string(size) + " bytes, expected " +
+                                std::to_string(outputs) + " x " + std::to_string(taps) + " x " + std::to_string(bytes));
   }
   Filters made{geometry, outputs, (outputs + kOutputs - 1) / kOutputs, {}, {}};
   made.words.resize(static_cast<size_t>(made.blocks * geometry.words() * kOutputs));
-  made.tap_sums.resize(static_cast<size_t>(taps * outputs));
+  made.tap_sums.resize(static_cast<size_t>(taps * made.blocks * kOutputs));
   for (int64_t o = 0; o < outputs; ++o)
     for (int64_t tap = 0; tap < taps; ++tap) {
       int32_t sum = 0;
@@ -77,7 +84,7 @@ inline Filters checked(const uint8_t* bits, int64_t size, const Geometry& geomet
         made.words[(o / kOutputs * geometry.words() + word) * kOutputs + o % kOutputs] |= bit << c % 64;
         sum += bit ? -1 : 1;
       }
-      made.tap_sums[tap * outputs + o] = sum;
+      made.tap_sums[tap * made.blocks * kOutputs + o] = sum;
     }
   return made;
 }

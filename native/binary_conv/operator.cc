@@ -1,88 +1,137 @@
 #include "binary_conv/operator.h"
 
+#include <limits>
+
 namespace gossamer::binary {
 namespace {
 
-Geometry geometry_of(const ort::Creation& creation) {
+int64_t flag(const ort::Creation& creation, const char* name) {
+  const int64_t value = creation.integers(name, 1)[0];
+  if (value != 0 && value != 1) {
+    throw std::invalid_argument(std::string("'") + name + "' is " + std::to_string(value) + ", expected 0 or 1");
+  }
+  return value;
+}
+
+Filters filters_of(const ort::Creation& creation, const ort::Port* inputs) {
   Geometry g{};
   const auto read = [&](const char* name, int64_t* to, size_t count) {
     const auto values = creation.integers(name, count);
     std::copy_n(values.data(), count, to);
   };
-  int64_t pad_value = 0;
   read("channels", &g.channels, 1);
   read("kernel_shape", g.kernel, 2);
   read("strides", g.stride, 2);
   read("dilations", g.dilation, 2);
   read("pads", g.pad, 4);
-  read("pad_value", &pad_value, 1);
-  if (pad_value != 0 && pad_value != 1) {
-    throw std::invalid_argument("'pad_value' is " + std::to_string(pad_value) + ", expected 0 or 1");
-  }
-  g.pad_with_one = pad_value == 1;
-  return g;
+  g.pad_with_one = flag(creation, "pad_value") == 1;
+  const ort::Tensor bits = creation.constant(inputs, 1);
+  return checked(bits.as<uint8_t>(), bits.size(), g, bits.dims.empty() ? 0 : bits.dims[0]);
 }
 
-Filters filters_of(const ort::Creation& creation) {
-  const ort::Tensor bits = creation.constant(BinaryConv::inputs, 1);
-  return checked(bits.as<uint8_t>(), bits.size(), geometry_of(creation), bits.dims.empty() ? 0 : bits.dims[0]);
+template <class Type>
+std::vector<Type> per_output(const ort::Creation& creation, const ort::Port* inputs, size_t index,
+                             const Filters& filters, Type beyond) {
+  const ort::Tensor given = creation.constant(inputs, index);
+  if (given.size() != filters.outputs) {
+    throw std::invalid_argument(std::string("'") + inputs[index].name + "' has " + std::to_string(given.size()) +
+                                " elements, expected " + std::to_string(filters.outputs));
+  }
+  std::vector<Type> values(static_cast<size_t>(filters.blocks * kOutputs), beyond);
+  std::copy_n(given.as<Type>(), filters.outputs, values.data());
+  return values;
 }
 
 }  // namespace
 
-BinaryConv::BinaryConv(const ort::Creation& creation) : filters_(filters_of(creation)) {}
+Layer::Layer(const ort::Creation& creation, const ort::Port* inputs)
+    : flatten_(flag(creation, "flatten") == 1), filters_(filters_of(creation, inputs)) {}
+
+Layer::Shape Layer::shape(const ort::Tensor& x) const {
+  const Geometry& g = filters_.geometry;
+  const size_t rank = x.dims.size();
+  Shape made{x.element == ort::Element::uint8, rank != 4, 1, 1, 1, x.dims};
+  const bool row = g.taps() == 1 && g.stride[0] == 1 && g.stride[1] == 1 && !g.padded();
+  const int64_t expected = made.bits ? 8 * g.channel_words() : g.channels;
+  const int64_t found = rank == 0 ? 0 : made.product || made.bits ? x.dims.back() : x.dims[1];
+  if (x.element != ort::Element::float32 && !made.bits) {
+    throw std::invalid_argument("input 'x' has elements of type " + std::to_string(static_cast<int>(x.element)) +
+                                ", expected 1 (float32) or 2 (uint8, bits)");
+  }
+  if (found != expected || (made.product && !row) || (flatten_ && (made.product || !made.bits))) {
+    throw std::invalid_argument("input 'x' has " + std::to_string(rank) + " axes and " + std::to_string(found) +
+                                (made.bits ? " bytes per pixel" : " channels") + ", expected 4 and " +
+                                std::to_string(expected));
+  }
+  if (made.product) {
+    for (size_t axis = 0; axis + 1 < rank; ++axis) made.w *= x.dims[axis];
+  } else {
+    made.images = x.dims[0];
+    made.h = x.dims[made.bits ? 1 : 2];
+    made.w = x.dims[made.bits ? 2 : 3];
+    if (flatten_) made.w *= made.h, made.h = 1;
+    if (g.outputs(0, made.h) < 1 || g.outputs(1, made.w) < 1 || (flatten_ && made.w != g.taps())) {
+      throw std::invalid_argument("an input of " + std::to_string(made.h) + " x " + std::to_string(made.w) +
+                                  (flatten_ ? " does not match the kernel" : " is smaller than the kernel"));
+    }
+  }
+  return made;
+}
+
+BinaryConv::BinaryConv(const ort::Creation& creation)
+    : layer_(creation, inputs),
+      scale_(per_output(creation, inputs, 2, layer_.filters(), 0.0f)),
+      offset_(per_output(creation, inputs, 3, layer_.filters(), 0.0f)) {}
 
 void BinaryConv::compute(const ort::Call& call) const {
-  const Geometry& g = filters_.geometry;
-  const ort::Tensor x = call.input(inputs, 0), scale = call.input(inputs, 2), offset = call.input(inputs, 3);
-  if (scale.size() != filters_.outputs || offset.size() != filters_.outputs) {
-    throw std::invalid_argument("'scale' and 'offset' have " + std::to_string(scale.size()) + " and " +
-                                std::to_string(offset.size()) + " elements, expected " +
-                                std::to_string(filters_.outputs));
-  }
-  const bool product = x.dims.size() != 4;  // one row of pixels, channels innermost
-  std::vector<int64_t> dims = x.dims;
-  const int64_t channels = dims.empty() ? 0 : product ? dims.back() : dims[1];
-  const bool one_tap = g.taps() == 1 && g.stride[0] == 1 && g.stride[1] == 1 && !(g.pad[0] | g.pad[1] | g.pad[2] | g.pad[3]);
-  if (channels != g.channels || (product && !one_tap)) {
-    throw std::invalid_argument("input 'x' has " + std::to_string(dims.size()) + " axes and " + std::to_string(channels) +
-                                " channels, expected 4 and " + std::to_string(g.channels));
-  }
-  Image image{};
-  image.h = product ? 1 : dims[2];
-  image.w = product ? 1 : dims[3];
-  if (product) {
-    dims.back() = filters_.outputs;
-    for (size_t axis = 0; axis + 1 < dims.size(); ++axis) image.w *= dims[axis];
+  const Filters& filters = layer_.filters();
+  const ort::Tensor x = call.input(inputs, 0);
+  const Layer::Shape shape = layer_.shape(x);
+  const Frame frame(filters, shape.h, shape.w);
+  std::vector<int64_t> dims = shape.dims;
+  if (shape.product) {
+    dims.back() = filters.outputs;
+  } else if (layer_.flatten()) {
+    dims = {shape.images, filters.outputs};
   } else {
-    dims = {dims[0], filters_.outputs, g.outputs(0, image.h), g.outputs(1, image.w)};
+    dims = {shape.images, filters.outputs, frame.height, frame.width};
   }
-  image.height = product ? 1 : dims[2];
-  image.width = product ? image.w : dims[3];
-  if (!product && (image.height < 1 || image.width < 1)) {
-    throw std::invalid_argument("an input of " + std::to_string(image.h) + " x " + std::to_string(image.w) +
-                                " is smaller than the kernel");
+  float* y = call.output<float>(0, dims);
+  const Finish run = kernels().finish;
+  const int64_t step_o = shape.product ? 1 : frame.pixels(), step_p = shape.product ? filters.outputs : 1;
+  layer_.run(call, x, shape, frame, [&](int64_t image, int64_t block, int64_t from, int64_t count, const int32_t* v) {
+    const int64_t first = block * kOutputs;
+    const Floats how{scale_.data() + first, offset_.data() + first, std::min<int64_t>(kOutputs, filters.outputs - first),
+                     step_o, step_p};
+    run(v, count, how, y + image * filters.outputs * frame.pixels() + first * step_o + from * step_p);
+  });
+}
+
+BinaryConvSign::BinaryConvSign(const ort::Creation& creation)
+    : layer_(creation, inputs),
+      thresholds_(per_output(creation, inputs, 2, layer_.filters(), std::numeric_limits<int32_t>::min())) {}
+
+void BinaryConvSign::compute(const ort::Call& call) const {
+  const Filters& filters = layer_.filters();
+  const ort::Tensor x = call.input(inputs, 0);
+  const Layer::Shape shape = layer_.shape(x);
+  const Frame frame(filters, shape.h, shape.w);
+  const int64_t bytes = 8 * words_of(filters.outputs);
+  std::vector<int64_t> dims = shape.dims;
+  if (shape.product) {
+    dims.back() = bytes;
+  } else if (layer_.flatten()) {
+    dims = {shape.images, bytes};
+  } else {
+    dims = {shape.images, frame.height, frame.width, bytes};
   }
-  float* y = call.output(0, dims);
-  const Kernels run = kernels();
-  const int64_t groups = (image.pixels() + kGroup - 1) / kGroup;
-  image.signs.resize(static_cast<size_t>(image.h * image.w * g.channel_words()));
-  std::vector<uint64_t> patches(static_cast<size_t>(groups * kGroup * g.words()));
-  const int64_t images = product ? 1 : x.dims[0];
-  for (int64_t n = 0; n < images; ++n) {
-    const float* from = x.as<float>() + n * g.channels * image.h * image.w;
-    if (product) {
-      for (int64_t p = 0; p < image.w; ++p) pack_portable(from + p * g.channels, g.channels, 1, &image.signs[p * g.channel_words()]);
-    } else {
-      run.pack(from, g.channels, image.h * image.w, image.signs.data());
-    }
-    float* to = y + n * filters_.outputs * image.pixels();
-    call.parallel(groups, [&](int64_t group) {
-      const int64_t first = group * kGroup, last = std::min(first + kGroup, image.pixels());
-      run_group(filters_, run, image, first, last, scale.as<float>(), offset.as<float>(),
-                patches.data() + first * g.words(), to, product ? 1 : image.pixels(), product ? filters_.outputs : 1);
-    });
-  }
+  uint8_t* y = call.output<uint8_t>(0, dims);
+  const Compare run = kernels().compare;
+  const int64_t total = shape.images * frame.pixels(), filled = 2 * filters.blocks;
+  for (int64_t p = 0; filled < bytes && p < total; ++p) std::fill_n(y + p * bytes + filled, bytes - filled, uint8_t{0});
+  layer_.run(call, x, shape, frame, [&](int64_t image, int64_t block, int64_t from, int64_t count, const int32_t* v) {
+    run(v, count, thresholds_.data() + block * kOutputs, y + (image * frame.pixels() + from) * bytes + 2 * block, bytes);
+  });
 }
 
 }  // namespace gossamer::binary

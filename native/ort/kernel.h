@@ -104,7 +104,7 @@ class Creation {
   }
 
   static Tensor checked(const Port& port, Tensor tensor) {
-    if (tensor.element != port.element) {
+    if (port.element != Element::any && tensor.element != port.element) {
       throw std::invalid_argument(std::string("input '") + port.name + "' has elements of type " +
                     std::to_string(static_cast<int>(tensor.element)) + ", expected " +
                     std::to_string(static_cast<int>(port.element)));
@@ -130,12 +130,13 @@ class Call {
   Tensor input(const Port* ports, size_t index) const {
     return Creation::checked(ports[index], Tensor(api_, value(index)));
   }
-  float* output(size_t index, const std::vector<int64_t>& dims) const {
+  template <class Type = float>
+  Type* output(size_t index, const std::vector<int64_t>& dims) const {
     Value* value = nullptr;
     expect(api_, api_.output(context_, index, dims.data(), dims.size(), &value), "memory for an output");
     void* data = nullptr;
     expect(api_, api_.data(value, &data), "the place of an output");
-    return static_cast<float*>(data);
+    return static_cast<Type*>(data);
   }
   // work(i) for every i below total; work must not throw
   template <class Work>

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "binary_conv/moves.h"
 #include "binary_conv/operator.h"
 #include "gossamer.h"
 #include "ort/kernel.h"
@@ -29,6 +30,10 @@ Status* domain_of(const Api& api, Domain** out) {
   if (Status* status = api.create_domain(kDomain, out)) return status;
   if (Status* status = api.add_operator(*out, custom_op<sparse::SparseGemm>())) return status;
   if (Status* status = api.add_operator(*out, custom_op<binary::BinaryConv>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<binary::BinaryConvSign>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<binary::BinarySign>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<binary::BinaryMaxPool>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<binary::BinaryFloats>())) return status;
   domains.emplace_back(api.table(), *out);
   return nullptr;
 }

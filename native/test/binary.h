@@ -32,20 +32,47 @@ inline void binary_convolutions_equal_their_reference(Random& random, int rounds
     for (auto& value : offset) value = static_cast<float>(random() % 9) - 4.0f;
     const auto expected =
         binary::reference_conv(g, bits.data(), outputs, x.data(), h, w, scale.data(), offset.data());
+    const std::vector<float> ones(static_cast<size_t>(outputs), 1), zeros(static_cast<size_t>(outputs), 0);
+    const auto sums = binary::reference_conv(g, bits.data(), outputs, x.data(), h, w, ones.data(), zeros.data());
+    std::vector<int32_t> thresholds(static_cast<size_t>(outputs + binary::kOutputs), INT32_MIN);
+    for (int64_t o = 0; o < outputs; ++o) thresholds[o] = static_cast<int32_t>(random() % 9) - 4;
+    std::vector<float> rows(x.size());
+    for (int64_t c = 0; c < g.channels; ++c)
+      for (int64_t p = 0; p < h * w; ++p) rows[p * g.channels + c] = x[c * h * w + p];
     const auto filters = binary::checked(bits.data(), static_cast<int64_t>(bits.size()), g, outputs);
     for (const char* variant : {"portable", "avx2", "avx512"}) {
       gossamer_set_isa(variant);
       const auto run = binary::kernels();
-      binary::Image image{h, w, g.outputs(0, h), g.outputs(1, w), {}};
-      image.signs.resize(static_cast<size_t>(h * w * g.channel_words()));
-      run.pack(x.data(), g.channels, h * w, image.signs.data());
-      std::vector<uint64_t> patches(static_cast<size_t>(binary::kGroup * g.words()));
-      std::vector<float> y(static_cast<size_t>(outputs * image.pixels()));
-      for (int64_t from = 0; from < image.pixels(); from += binary::kGroup)
-        binary::run_group(filters, run, image, from, std::min(from + binary::kGroup, image.pixels()), scale.data(),
-                          offset.data(), patches.data(), y.data(), image.pixels(), 1);
+      const binary::Frame frame(filters, h, w);
+      std::vector<uint64_t> signs(static_cast<size_t>(h * w * g.channel_words())), again(signs);
+      std::vector<uint64_t> padded(static_cast<size_t>(frame.words), ~uint64_t{0});
+      run.pack(x.data(), g.channels, h * w, signs.data());
+      run.pack_rows(rows.data(), h * w, g.channels, again.data());
+      CHECK(signs == again);
+      frame.surround(signs.data(), padded.data());
+      const int64_t pixels = frame.pixels(), bytes = 8 * binary::words_of(outputs);
+      std::vector<float> y(static_cast<size_t>(outputs * pixels)), last(y);
+      std::vector<uint8_t> coded(static_cast<size_t>(pixels * bytes));
+      for (int64_t from = 0; from < pixels; from += binary::kGroup) {
+        const int64_t count = std::min(binary::kGroup, pixels - from);
+        const auto finish = [&](int64_t block, const int32_t* v) {
+          const int64_t first = block * binary::kOutputs, held = std::min<int64_t>(binary::kOutputs, outputs - first);
+          const binary::Floats planes{scale.data() + first, offset.data() + first, held, pixels, 1};
+          const binary::Floats lines{planes.scale, planes.offset, held, 1, outputs};
+          run.finish(v, count, planes, y.data() + first * pixels + from);
+          run.finish(v, count, lines, last.data() + from * outputs + first);
+          run.compare(v, count, thresholds.data() + first, coded.data() + from * bytes + block * 2, bytes);
+        };
+        binary::run_group(filters, run, frame, padded.data(), from, from + count, 0, filters.blocks, finish);
+      }
       CHECK(y.size() == expected.size());
-      for (size_t i = 0; i < y.size(); ++i) CHECK(y[i] == expected[i]);
+      for (int64_t o = 0; o < outputs; ++o)
+        for (int64_t p = 0; p < pixels; ++p) {
+          CHECK(y[o * pixels + p] == expected[o * pixels + p]);
+          CHECK(last[p * outputs + o] == expected[o * pixels + p]);
+          const double v = sums[o * pixels + p];
+          CHECK((coded[p * bytes + o / 8] >> o % 8 & 1) == (v < thresholds[o]));
+        }
     }
   }
   gossamer_set_isa("");

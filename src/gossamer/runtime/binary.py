@@ -1,16 +1,21 @@
-"""binary: weights of signs as fields of the operator BinaryConv, which convolves signs with signs.
+"""binary: weights of signs as fields of the operators that convolve signs with signs.
 
     v[o] = sum over taps and channels of sign(x) sign(w)        sign(0) = +1
-    y[o] = scale[o] v[o] + offset[o]                            the scale of the weights and a batch norm, folded
+    BinaryConv       y[o] = scale[o] v[o] + offset[o]           the scale of the weights and a batch norm, folded
+    BinaryConvSign   y[o] = +1 where v[o] >= threshold[o], else -1, as bits
+    BinarySign       bits of floats            BinaryFloats     floats of bits
+    BinaryMaxPool    the largest of bits
 
-Stored: one bit per weight, 1 for -1, channels innermost (native/binary_conv/format.h). Outside the image lies 0, as in
-torch, or +1. The integers v are exact; y rounds once.
+Stored: one bit per weight, 1 for -1, channels innermost. x is floats or bits; bits between operators are uint8
+[N, H, W, 8 ceil(C / 64)] (native/binary_conv/layer.h). Outside the image lies 0, as in torch, or +1. The integers v are
+exact; y rounds once.
 Raises: OptionError for weights that are no filters.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +23,41 @@ from ..errors import OptionError
 from . import build
 from .ports import Port
 
-OPERATOR = "BinaryConv"
+OPERATOR, TO_BITS = "BinaryConv", "BinaryConvSign"
+SIGN, POOL, FLOATS = "BinarySign", "BinaryMaxPool", "BinaryFloats"
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How filters [O, channels, *kernel] meet an image; `pads` are top, left, bottom and right.
+
+    `flatten`: an image of bits is one row of `kernel` = (1, H W) taps, as after Flatten.
+    """
+
+    channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    pad_value: int = 0
+    flatten: bool = False
+
+    @property
+    def products(self) -> int:
+        """K: the number of signs that one output sums."""
+        return self.channels * self.kernel[0] * self.kernel[1]
+
+    def lists(self) -> dict[str, tuple[int, ...]]:
+        """The attributes of a node."""
+        return {
+            "channels": (self.channels,),
+            "kernel_shape": self.kernel,
+            "strides": self.stride,
+            "dilations": self.dilation,
+            "pads": self.pads,
+            "pad_value": (self.pad_value,),
+            "flatten": (int(self.flatten),),
+        }
 
 
 def packed(weight: np.ndarray) -> np.ndarray:
@@ -33,28 +72,14 @@ def packed(weight: np.ndarray) -> np.ndarray:
     return np.packbits(negative, axis=-1, bitorder="little")
 
 
-def node(
-    inputs: Sequence[str],
-    output: str,
-    weight_shape: Sequence[int],
-    *,
-    stride: tuple[int, int] = (1, 1),
-    dilation: tuple[int, int] = (1, 1),
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
-    pad_value: int = 0,
-    name: str = "",
-) -> bytes:
-    """The node that reads x, filters, scale and offset; `pads` are top, left, bottom and right."""
-    kernel = tuple(weight_shape[2:]) or (1, 1)
-    lists = {
-        "channels": (weight_shape[1],),
-        "kernel_shape": kernel,
-        "strides": stride,
-        "dilations": dilation,
-        "pads": pads,
-        "pad_value": (pad_value,),
-    }
-    return build.node(OPERATOR, inputs, [output], name=name, domain=build.DOMAIN, lists=lists)
+def channel_bytes(channels: int) -> int:
+    """Bytes of the bits of one pixel, between operators: whole words of 64 bits."""
+    return 8 * -(-channels // 64)
+
+
+def node(op: str, inputs: Sequence[str], output: str, geometry: Geometry, *, name: str = "") -> bytes:
+    """A BinaryConv that reads x, filters, scale and offset, or a BinaryConvSign that reads x, filters and thresholds."""
+    return build.node(op, inputs, [output], name=name, domain=build.DOMAIN, lists=geometry.lists())
 
 
 def model(
@@ -67,18 +92,11 @@ def model(
     pads: tuple[int, int, int, int] = (0, 0, 0, 0),
     pad_value: int = 0,
 ) -> bytes:
-    """A model of one node; for tests, benchmarks and other engines."""
+    """A model of one BinaryConv on floats; for tests, benchmarks and other engines."""
     given = {"filters": packed(weight), "scale": scale, "offset": offset}
-    made = node(
-        ["x", *given],
-        "y",
-        weight.shape,
-        stride=stride,
-        dilation=dilation,
-        pads=pads,
-        pad_value=pad_value,
-        name="conv",
-    )
+    kernel = (weight.shape[2], weight.shape[3]) if weight.ndim == 4 else (1, 1)
+    geometry = Geometry(weight.shape[1], kernel, stride, dilation, pads, pad_value)
+    made = node(OPERATOR, ["x", *given], "y", geometry, name="conv")
     axes: tuple[str, ...] = ("height", "width") if weight.ndim == 4 else ()
     outputs: tuple[str, ...] = ("rows", "columns") if weight.ndim == 4 else ()
     return build.model(
