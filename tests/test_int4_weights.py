@@ -134,6 +134,22 @@ def test_training_after_it_leaves_pruned_weights_zero(trained, data):
     assert not model[1].weight[pruned].any()
 
 
+def test_rounding_in_training_after_it_leaves_pruned_weights_zero(trained, data):
+    model = copy.deepcopy(trained)
+    steps = [
+        gs.Prune(sparsity=0.7),
+        gs.Quantize(bits=8, granularity="channel"),
+        gs.QuantizeAware(bits=8, epochs=1, weights="Uniform", weight_options={"granularity": "channel"}),
+    ]
+    gs.apply(model, steps[:1], data)
+    pruned = model[1].weight == 0
+
+    gs.apply(model, steps[1:], data)
+
+    assert isinstance(formats.attached(model)["1.weight"].format, MaskedUniform)
+    assert not model[1].weight[pruned].any()
+
+
 def test_a_pruned_weight_has_a_scale_per_channel_too(trained, data):
     model = copy.deepcopy(trained)
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from .. import formats, methods, quantizers
 from ..errors import OptionError, StepError, nearest
-from ..formats import Sparse, Uniform, WeightFormat
+from ..formats import MaskedUniform, Sparse, Uniform, WeightFormat
 from ..quantizers import Place, Placement, Quantizer
 from .base import Context, Edit, choose, layer_paths
 from .calibrate import attach, described, inputs, observe, rebuild
@@ -119,6 +119,8 @@ class QuantizeAware(Finetune):
                 f"{name} has the format {type(entry.format).__name__}, which {self.weights} cannot go on from. Leave it "
                 "out with skip, or put QuantizeAware before that step."
             )
+        if isinstance(entry.format, MaskedUniform) and type(wanted) is Uniform:
+            wanted = MaskedUniform(**vars(wanted))  # what was pruned stays zero
         latent = formats.parts_of(model, name)[0].detach().clone()
         module, leaf = formats.locate(model, name)
         formats.detach(module, leaf)
