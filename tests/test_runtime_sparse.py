@@ -93,7 +93,7 @@ def test_explain_names_the_operator_and_why(packed):
 
 
 def test_small_layers_stay_dense_and_nothing_is_measured(packed, monkeypatch):
-    monkeypatch.setattr(breakeven, "table", lambda threads: pytest.fail("it was measured"))
+    monkeypatch.setattr(breakeven, "curve", lambda *given: pytest.fail("it was measured"))
 
     rows = runtime.open(packed).explain()
 
@@ -275,11 +275,9 @@ def test_a_product_that_is_scaled_or_turned_stays_dense():
     assert runtime.open(data, kernels="sparse").explain()[0].kernel == "onnxruntime dense"
 
 
-def table(dense_ms, sparse_ms):
-    """A table in which every product takes as long, by number of samples."""
-    times = dict.fromkeys(breakeven.SAMPLES, 0.0)
-    rows = ((1, times | dense_ms), (2, times | dense_ms)), ((1, times | sparse_ms), (2, times | sparse_ms))
-    return breakeven.Table(*rows)
+def flat(ms):
+    """A curve on which everything takes as long, by number of samples."""
+    return breakeven.Curve(((1, ms), (2, ms)))
 
 
 @pytest.mark.parametrize(
@@ -295,9 +293,8 @@ def table(dense_ms, sparse_ms):
 def test_the_operator_runs_where_it_is_faster_for_every_batch(monkeypatch, slow_batch, batch, kernel):
     sparse_ms = {n: 1000.0 if n == slow_batch else 0.001 for n in breakeven.SAMPLES}
     monkeypatch.setattr(lower_sparse, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(
-        breakeven, "table", lambda threads: table(dict.fromkeys(breakeven.SAMPLES, 1.0), sparse_ms)
-    )
+    curves = {"dense": flat(dict.fromkeys(breakeven.SAMPLES, 1.0)), "sparse": flat(sparse_ms)}
+    monkeypatch.setattr(breakeven, "curve", lambda name, threads, measure: curves[name])
 
     row = runtime.open(file_of("Gemm", None, {"transB": 1}, batch=batch)).explain()[0]
 
@@ -306,35 +303,38 @@ def test_the_operator_runs_where_it_is_faster_for_every_batch(monkeypatch, slow_
     assert row.other_ms is not None
 
 
-def test_the_table_interpolates_the_cost_of_one_weight():
-    rows = tuple(
-        (size, dict.fromkeys(breakeven.SAMPLES, size * cost)) for size, cost in ((100, 1.0), (10_000, 3.0))
+def test_a_curve_interpolates_the_cost_of_one_weight():
+    found = breakeven.Curve(
+        tuple(
+            (size, dict.fromkeys(breakeven.SAMPLES, size * cost))
+            for size, cost in ((100, 1.0), (10_000, 3.0))
+        )
     )
-    found = breakeven.Table(rows, rows)
 
-    assert found.dense_ms(1000, 1) == pytest.approx(2000)
-    assert found.dense_ms(10, 1) == pytest.approx(10)
-    assert found.sparse_ms(10**6, 1) == pytest.approx(3e6)
-    assert found.dense_ms(100, 128) == pytest.approx(200)
+    assert found.ms(1000, 1) == pytest.approx(2000)
+    assert found.ms(10, 1) == pytest.approx(10)
+    assert found.ms(10**6, 1) == pytest.approx(3e6)
+    assert found.ms(100, 128) == pytest.approx(200)
 
 
-def test_the_table_is_measured_once_and_kept(monkeypatch, tmp_path):
+def test_a_curve_is_measured_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("GOSSAMER_CACHE", str(tmp_path))
     monkeypatch.setattr(breakeven, "SIDES", (32, 64))
     monkeypatch.setattr(breakeven, "SECONDS", 0.001)
-    breakeven.table.cache_clear()
+    breakeven.curve.cache_clear()
     try:
-        first = breakeven.table(1)
+        first = breakeven.dense(1)
         (file,) = tmp_path.iterdir()
-        breakeven.table.cache_clear()
-        monkeypatch.setattr(breakeven, "measured", lambda threads: pytest.fail("measured twice"))
-        assert breakeven.table(1) == first
-        breakeven.table.cache_clear()
-        file.write_text(json.dumps({"dense": [[5, {"1": 1}]], "sparse": []}))
-        monkeypatch.setattr(breakeven, "measured", lambda threads: first)
-        assert breakeven.table(1) == first
+        breakeven.curve.cache_clear()
+        monkeypatch.setattr(breakeven, "_dense", lambda threads: pytest.fail("measured twice"))
+        assert breakeven.dense(1) == first
+        for damaged in ("[]", '[[5, {"1": 1}], [4, {"1": 1}]]', "[[5, {}]]", '{"dense": 1}', "[1]", "x"):
+            breakeven.curve.cache_clear()
+            file.write_text(damaged)
+            monkeypatch.setattr(breakeven, "_dense", lambda threads: first.rows)
+            assert breakeven.dense(1) == first
     finally:
-        breakeven.table.cache_clear()
+        breakeven.curve.cache_clear()
 
 
 def test_unknown_kernels_are_refused(packed):

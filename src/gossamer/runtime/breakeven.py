@@ -1,13 +1,12 @@
-"""breakeven: what a product costs on this processor, dense and sparse, measured once and kept.
+"""breakeven: what kernels cost on this processor, measured once and kept.
 
-A table of the shortest of several calls, in milliseconds:
+A curve holds the shortest of several calls, in milliseconds, by size (of the weight, or whatever its kernel's time grows
+with) and number of samples. Between two sizes the cost of one unit of size is interpolated over the logarithm of the size,
+beyond them it is that of the nearest. `dense` is ONNX Runtime's product by number of weights; each lowering brings the
+curves of its own operator.
 
-    dense    ONNX Runtime's product, by number of weights and of samples
-    sparse   SparseGemm without a zero among the inputs, by number of bytes and of samples
-
-Between two sizes the cost of one weight (or byte) is interpolated over the logarithm of the size, beyond them it is that
-of the nearest. The table takes a few seconds to build and lies in the user's cache folder, one per processor, variant,
-number of threads and version of ONNX Runtime; where that folder cannot be written it lasts as long as the process.
+A curve takes a second or two to measure and lies in the user's cache folder, one per processor, variant, number of threads
+and version of ONNX Runtime; where that folder cannot be written it lasts as long as the process.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
@@ -28,99 +27,91 @@ import numpy as np
 import onnxruntime as ort
 
 from .. import native
-from . import build, sparse
+from . import build
 from .ports import Port
 
-VERSION = 1  # of the table and of the kernels it measured
+VERSION = 2  # of the curves and of the kernels they measured
 SAMPLES = (1, 16, 64)
 SIDES = (512, 1024, 2048, 4096)  # of the square matrices that are measured
-DENSITY = 0.1
 SECONDS = 0.15  # of one measurement
 FATAL = 4
 
+Rows = tuple[tuple[int, Mapping[int, float]], ...]
+
 
 @dataclass(frozen=True)
-class Table:
-    """(size, {samples: milliseconds}) in rising order of size."""
+class Curve:
+    """(size, {samples: milliseconds}) in rising order of size, the same samples for every size."""
 
-    dense: tuple[tuple[int, dict[int, float]], ...]
-    sparse: tuple[tuple[int, dict[int, float]], ...]
+    rows: Rows
 
-    def dense_ms(self, weights: int, samples: int) -> float:
-        """Milliseconds of a dense product with `weights` weights."""
-        return _between(self.dense, weights, samples)
-
-    def sparse_ms(self, size: int, samples: int) -> float:
-        """Milliseconds of SparseGemm on `size` bytes."""
-        return _between(self.sparse, size, samples)
-
-
-def _between(rows: tuple[tuple[int, dict[int, float]], ...], size: int, samples: int) -> float:
-    near = min(SAMPLES, key=lambda known: abs(np.log(known / samples)))
-    sizes, each = zip(*((known, times[near] / known) for known, times in rows), strict=True)
-    return float(np.interp(np.log(max(size, 1)), np.log(sizes), each)) * size * (samples / near)
+    def ms(self, size: int, samples: int) -> float:
+        """Milliseconds for this size and number of samples."""
+        near = min(self.rows[0][1], key=lambda known: abs(np.log(known / samples)))
+        sizes, each = zip(*((known, times[near] / known) for known, times in self.rows), strict=True)
+        return float(np.interp(np.log(max(size, 1)), np.log(sizes), each)) * size * (samples / near)
 
 
 @cache
-def table(threads: int) -> Table:
-    """The table of this machine for so many threads: read, or measured and written."""
-    place = _place(threads)
+def curve(name: str, threads: int, measure: Callable[[int], Rows]) -> Curve:
+    """The curve `name` of this machine for so many threads: read, or measured (by `measure(threads)`) and written."""
+    place = _place(name, threads)
     try:
-        return _table(json.loads(place.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _curve(json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass  # none yet, or damaged: measure again
-    found = measured(threads)
+    found = Curve(measure(threads))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps({"dense": found.dense, "sparse": found.sparse}), encoding="utf-8")
+        draft.write_text(json.dumps(found.rows), encoding="utf-8")
         draft.replace(place)
     except OSError:
         pass  # a folder that cannot be written
     return found
 
 
-def _table(data: Any) -> Table:
-    def rows(name: str) -> tuple[tuple[int, dict[int, float]], ...]:
-        made = tuple(
-            (int(size), {int(samples): float(ms) for samples, ms in times.items()})
-            for size, times in data[name]
-        )
-        if not made or any(set(times) != set(SAMPLES) or size < 1 for size, times in made):
-            raise ValueError(name)
-        if any(one[0] >= two[0] for one, two in pairwise(made)):
-            raise ValueError(name)
-        return made
-
-    return Table(rows("dense"), rows("sparse"))
+def dense(threads: int) -> Curve:
+    """ONNX Runtime's product in float32, by number of weights."""
+    return curve("dense", threads, _dense)
 
 
-def measured(threads: int) -> Table:
-    """The table, measured now."""
+def _curve(data: Any) -> Curve:
+    rows = tuple(
+        (int(size), {int(samples): float(ms) for samples, ms in times.items()}) for size, times in data
+    )
+    if any(set(times) != set(rows[0][1]) or size < 1 for size, times in rows) or not rows[0][1]:
+        raise ValueError("sizes and samples")
+    if any(one[0] >= two[0] for one, two in pairwise(rows)):
+        raise ValueError("order of sizes")
+    return Curve(rows)
+
+
+def _dense(threads: int) -> Rows:
     rng = np.random.default_rng(0)
-    dense, coded = [], []
+    rows = []
     for side in SIDES:
         x = rng.standard_normal((max(SAMPLES), side), np.float32)
         weight = rng.standard_normal((side, side), np.float32)
         ports = [Port("x", ("batch", side), "float32")], [Port("y", ("batch", side), "float32")]
         model = build.model([build.node("MatMul", ["x", "w"], ["y"])], *ports, {"w": weight})
-        dense.append((side * side, _times(model, x, threads)))
-        positions = np.flatnonzero(rng.random(side * side, np.float32) < DENSITY)
-        codes = rng.integers(0, sparse.CODES, positions.size, np.uint8)
-        codebook = np.linspace(-1, 1, sparse.CODES, dtype=np.float32)
-        fields = sparse.packed(positions, codes, codebook, (side, side), streams=threads)
-        coded.append((fields.bytes.size, _times(sparse.model(fields), x, threads)))
-    return Table(tuple(dense), tuple(coded))
+        rows.append((side * side, times(model, x, threads)))
+    return tuple(rows)
 
 
-def _times(model: bytes, x: np.ndarray, threads: int) -> dict[int, float]:
+def times(
+    model: bytes, x: np.ndarray, threads: int, samples: tuple[int, ...] | None = None
+) -> dict[int, float]:
+    """Milliseconds of the shortest call of a model of one input "x", by number of samples (all of SAMPLES)."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = FATAL
     options.register_custom_ops_library(str(native.path()))
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     clock = _clock(threads)
-    return {count: _shortest(partial(session.run, None, {"x": x[:count]}), clock) for count in SAMPLES}
+    return {
+        count: _shortest(partial(session.run, None, {"x": x[:count]}), clock) for count in samples or SAMPLES
+    }
 
 
 def _clock(threads: int) -> Callable[[], float]:
@@ -143,8 +134,8 @@ def _shortest(call: Callable[[], object], clock: Callable[[], float]) -> float:
     return best * 1e3
 
 
-def _place(threads: int) -> Path:
-    key = "-".join((_processor(), native.isa(), f"{threads}t", f"ort{ort.__version__}", f"v{VERSION}"))
+def _place(name: str, threads: int) -> Path:
+    key = "-".join((name, _processor(), native.isa(), f"{threads}t", f"ort{ort.__version__}", f"v{VERSION}"))
     return cache_folder() / ("".join(c if c.isalnum() or c in "-." else "_" for c in key) + ".json")
 
 

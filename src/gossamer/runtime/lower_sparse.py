@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from ..artifact.outline import TensorOutline
 from . import breakeven, build, graph, sparse
 from .lowering import Network, Rewrite
 
 NAME = "sparse"
 LEAST_WEIGHTS = 2**20
+DENSITY = 0.1  # of the matrices that are measured
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class Product:
         return sparse.of(stored, transposed=self.transposed, streams=self.network.threads)
 
     def times(self) -> Mapping[int, tuple[float, float]]:
-        table = breakeven.table(self.network.threads)
-        size, total = self.fields.bytes.size, self.weights
+        threads = self.network.threads
+        ours, dense = breakeven.curve(NAME, threads, _measured), breakeven.dense(threads)
         counts = self.network.samples(fixed=self.node.op == "Gemm")
-        return {n: (table.sparse_ms(size, n), table.dense_ms(total, n)) for n in counts}
+        return {n: (ours.ms(self.fields.bytes.size, n), dense.ms(self.weights, n)) for n in counts}
 
     def why(self) -> str:
         zeros = 1 - self.tensor.node.inner["values"].shape[0] / self.weights
@@ -108,3 +111,17 @@ def rewrite(network: Network, chosen: Sequence[Product]) -> Rewrite:
         nodes[item.index] = (made,)
         arrays.update(given)
     return Rewrite(nodes, arrays)
+
+
+def _measured(threads: int) -> breakeven.Rows:
+    """SparseGemm without a zero among the inputs, by number of bytes."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for side in breakeven.SIDES:
+        x = rng.standard_normal((max(breakeven.SAMPLES), side), np.float32)
+        positions = np.flatnonzero(rng.random(side * side, np.float32) < DENSITY)
+        codes = rng.integers(0, sparse.CODES, positions.size, np.uint8)
+        codebook = np.linspace(-1, 1, sparse.CODES, dtype=np.float32)
+        fields = sparse.packed(positions, codes, codebook, (side, side), streams=threads)
+        rows.append((fields.bytes.size, breakeven.times(sparse.model(fields), x, threads)))
+    return tuple(rows)
