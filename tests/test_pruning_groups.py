@@ -57,7 +57,12 @@ EXPECTED = {
     "learned positions": {"a": 8},
     "class token": {"a": 8},
     "used twice": {"a": 8},
+    "einsum": {"first": 8},
+    "einsum with an ellipsis": {"first": 8},
+    "einsum of three": {"first": 8},
     "recurrent": {},
+    "rms norm written out": {},
+    "layer norm written out": {},
     "softmax over channels": {"2": 6},
     "layer norm": {"2": 9},
 }
@@ -123,6 +128,30 @@ def test_layer_norms_let_channels_through_when_asked():
     assert not groups.exact
     assert smaller(example).shape == model(example).shape
     assert smaller[1].normalized_shape == (smaller[0].out_features,)
+
+
+@pytest.mark.parametrize("name", ["rms norm written out", "layer norm written out"])
+def test_norms_that_are_written_out_are_a_wall_of_that_name_unless_let_through(name):
+    model, example = build(name)
+
+    stopped = find_groups(model, example)
+    groups = find_groups(model, example, through_norms=True)
+    smaller, _ = cut(model, {"first": torch.arange(8) < 5}, groups)
+
+    assert "a normalization runs over these channels" in str(stopped.walls[0])
+    assert [group.name for group in groups] == ["first"]
+    assert not groups.exact
+    assert smaller.last.in_features == 5
+    assert smaller(example).shape == model(example).shape
+
+
+def test_a_mean_that_is_no_statistic_of_a_norm_stays_a_wall_even_through_norms():
+    model = nn.Sequential(nn.Linear(6, 8), Net(lambda m, x: x.mean(-1, keepdim=True) * 2), nn.Linear(1, 3))
+
+    groups = find_groups(model.eval(), noise(2, 6), through_norms=True)
+
+    assert not len(groups)
+    assert "mean runs over these channels" in str(groups.walls[0])
 
 
 def test_members_cover_every_tensor_with_their_roles():

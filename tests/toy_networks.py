@@ -276,6 +276,36 @@ TOYS: dict[str, Callable[[], tuple[nn.Module, Any]]] = {
         first=weight(8, 5),
         second=weight(3, 8),
     ),
+    "einsum with an ellipsis": lambda: net(
+        lambda m, x: torch.einsum("...o,ho->...h", torch.einsum("...i,oi", x, m.first).relu(), m.second),
+        noise(2, 4, 5),
+        first=weight(8, 5),
+        second=weight(3, 8),
+    ),
+    "einsum of three": lambda: net(
+        lambda m, x: torch.einsum("...i,oi,ho->...h", x, m.first, m.second),
+        noise(2, 4, 5),
+        first=weight(8, 5),
+        second=weight(3, 8),
+    ),
+    "rms norm written out": lambda: net(
+        lambda m, x: m.last(
+            (h := m.first(x)) * torch.rsqrt(h.float().pow(2).mean(-1, keepdim=True) + 1e-6) * m.scale
+        ),
+        noise(2, 5, 6),
+        first=nn.Linear(6, 8),
+        scale=weight(8),
+        last=nn.Linear(8, 4),
+    ),
+    "layer norm written out": lambda: net(
+        lambda m, x: m.last(
+            (c := (h := m.first(x)) - h.mean(-1, keepdim=True))
+            / torch.sqrt(c.pow(2).mean(-1, keepdim=True) + 1e-6)
+        ),
+        noise(2, 5, 6),
+        first=nn.Linear(6, 8),
+        last=nn.Linear(8, 4),
+    ),
     "weight norm": lambda: seq(nn.utils.parametrizations.weight_norm(conv(3, 8)), nn.ReLU(), conv(8, 4)),
     "used twice": lambda: net(
         lambda m, x: m.c(m.b(m.b(m.a(x)).relu())), a=conv(3, 8), b=conv(8, 8), c=conv(8, 4)

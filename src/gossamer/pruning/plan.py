@@ -86,10 +86,10 @@ class Plan:
         share: tensors that are not cut are those of `model`, for a copy that is only run.
         """
         self._check(model)
-        memo: dict[int, Any] = {id(t): t for t in _tensors(model).values() if share}
+        memo: dict[int, Any] = {id(t): t for t in named_tensors(model).values() if share}
         smaller = copy.deepcopy(model, memo)
         for name, dims in self.tensors.items():
-            replace_tensor(smaller, name, kept_part(_tensors(smaller)[name], dims))
+            replace_tensor(smaller, name, kept_part(named_tensors(smaller)[name], dims))
         for path, attributes in self.attributes.items():
             module = smaller.get_submodule(path)
             for attribute, size in attributes.items():
@@ -100,7 +100,7 @@ class Plan:
         return smaller
 
     def _check(self, model: nn.Module) -> None:
-        known = _tensors(model)
+        known = named_tensors(model)
         for name, dims in self.tensors.items():
             if name not in known:
                 raise ModelError(f"plan: the model has no tensor {name!r}. {nearest(name, known)}")
@@ -154,7 +154,7 @@ def replace_tensor(model: nn.Module, name: str, new: Tensor) -> None:
             table[leaf] = new  # type: ignore[assignment]  # one of both tables, as found
 
 
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {
         **dict(model.named_parameters(remove_duplicate=False)),
         **dict(model.named_buffers(remove_duplicate=False)),

@@ -26,7 +26,7 @@ from ..methods.layer_inputs import evaluating
 from .attributes import Edit, Kind, candidates, certain, of_layers
 from .group import IN, Choice
 from .groups import Groups
-from .plan import Plan, kept_part
+from .plan import Plan, kept_part, named_tensors
 from .trace import arguments, tensors_of
 
 TOLERANCE = 1e-4
@@ -51,7 +51,7 @@ def cut(
 def masked(model: nn.Module, choice: Choice, groups: Groups) -> Iterator[nn.Module]:
     """`model` with zeros where removed units are read; every weight is afterwards exactly as before."""
     chosen = checked(choice, groups)
-    tensors = _tensors(model)
+    tensors = named_tensors(model)
     saved: dict[str, Tensor] = {}
     try:
         with torch.no_grad():
@@ -169,7 +169,7 @@ class _Trial:
             {name: keep.nonzero().flatten().tolist() for name, keep in self.chosen.items()},
             tensors,
             attributes,
-            {name: list(_tensors(self.model)[name].shape) for name in tensors},
+            {name: list(named_tensors(self.model)[name].shape) for name in tensors},
         )
 
     def edits(self) -> list[Edit]:
@@ -200,7 +200,7 @@ class _Trial:
 
     def shapes(self, tensors: dict[str, dict[int, list[int]]]) -> dict[str, tuple[list[int], list[int]]]:
         """Old and new shapes, under all names of tied tensors."""
-        known = _tensors(self.model)
+        known = named_tensors(self.model)
         found = {}
         for name, first in self.groups.aliases.items():
             if first in tensors:
@@ -269,13 +269,6 @@ def _close(received: Tensor, expected: Tensor) -> bool:
     return torch.allclose(
         received, expected, rtol=TOLERANCE, atol=TOLERANCE * max(scale, 1e-12), equal_nan=True
     )
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        **dict(model.named_parameters(remove_duplicate=False)),
-        **dict(model.named_buffers(remove_duplicate=False)),
-    }
 
 
 def _cut_optimizer(

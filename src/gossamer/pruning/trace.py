@@ -85,6 +85,28 @@ def operator(node: fx.Node) -> str:
     return str(name).rstrip("_") if not str(name).startswith("_") else str(name)
 
 
+def norm_statistic(node: fx.Node) -> bool:
+    """Whether this call is the mean, or the mean square, of a normalization written out: x / sqrt(mean(x^2) + eps).
+
+    Told by what becomes of it: it goes into a root, perhaps by way of casts, sums and bounds; or it is taken from its operand.
+    """
+    if operator(node) not in ("mean", "var") or not node.users:
+        return False
+    return all(_into_root(user) or _centres(user, node) for user in node.users)
+
+
+def _into_root(node: fx.Node) -> bool:
+    name = operator(node)
+    if name in ("rsqrt", "sqrt"):
+        return True
+    passes = name in ("add", "clamp", "clamp_min", "to", "_to_copy")
+    return passes and bool(node.users) and all(map(_into_root, node.users))
+
+
+def _centres(node: fx.Node, mean: fx.Node) -> bool:
+    return operator(node) == "sub" and node.args[0] is mean.args[0] and node.args[1] is mean
+
+
 def _aliases(model: nn.Module) -> dict[str, str]:
     """{every name of a tensor: its first name}."""
     first: dict[int, str] = {}

@@ -13,12 +13,15 @@ from ..flow import Value
 
 @dataclass(frozen=True)
 class Call:
-    """`arguments`: as in the operator's schema, defaults filled in, a Value for each tensor; `result`: fake tensors."""
+    """`arguments`: as in the operator's schema, defaults filled in, a Value for each tensor; `result`: fake tensors.
+
+    of_norm: the result is the statistic of a normalization that is written out (trace.norm_statistic).
+    """
 
     operator: str
     arguments: dict[str, Any]
     result: Any
-    tags: frozenset[str] = frozenset()
+    of_norm: bool = False
 
     def __getitem__(self, name: str) -> Any:
         return self.arguments[name]

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..flow import Flow, Value
 from .call import Call, shapes
-from .moves import split
+from .parts import split
 
 
 def pointwise(flow: Flow, call: Call) -> Any:

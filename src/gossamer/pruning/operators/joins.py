@@ -12,7 +12,7 @@ import torch
 
 from ..flow import Flow, Value, axes, each, squeezed
 from .call import Call
-from .moves import picked
+from .parts import picked
 
 
 def cat(flow: Flow, call: Call) -> Value:

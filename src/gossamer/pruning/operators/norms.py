@@ -3,6 +3,7 @@
 batch and instance norm   one label per channel
 group norm                a group is one unit; the number of groups shrinks with it
 layer and RMS norm        the normalized axes stay, unless through_norms: then they may shrink, and the statistics change
+                          (written out as mean, rsqrt and products: see reductions)
 """
 
 from __future__ import annotations

@@ -50,25 +50,42 @@ mm = bmm = mv = dot = matmul
 
 
 def einsum(flow: Flow, call: Call) -> Value:
-    operands = list(call["tensors"])
-    terms, arrow, out = call["equation"].replace(" ", "").partition("->")
-    parts = terms.split(",")
-    if "." in terms or not arrow or len(operands) > 2 or any(len(set(part)) < len(part) for part in parts):
+    """Any number of operands, two at a time from the left; an ellipsis stands for the leading axes of its operand."""
+    operands: list[Value] = list(call["tensors"])
+    parts, out = _terms(call["equation"], operands)
+    if any(len(set(part)) < len(part) for part in parts):
         for operand in operands:
-            flow.stop(operand, "an einsum that is not a product of two operands with all axes named")
+            flow.stop(operand, "an einsum takes the diagonal of two axes")
         return Value(call.shape)
-    if len(operands) == 1:
-        summed = [at for at, letter in enumerate(parts[0]) if letter not in out]
-        fixed = flow.fix(operands[0], summed, "an einsum sums over these channels")
-        places = [parts[0].index(letter) for letter in out]
-        return replace(
-            fixed,
-            shape=call.shape,
-            factors=tuple(
-                f.permute([*places, *summed]).reshape([f.shape[p] for p in places]) for f in fixed.factors
-            ),
+    value, term = operands[0], parts[0]
+    for at in range(1, len(operands)):
+        later = out + "".join(parts[at + 1 :])
+        together = "".join(dict.fromkeys(letter for letter in term + parts[at] if letter in later))
+        together = out if at == len(operands) - 1 else together
+        value = flow.contract(value, operands[at], (term, parts[at], together))
+        term = together
+    if len(operands) > 1:
+        return value
+    summed = [at for at, letter in enumerate(term) if letter not in out]
+    fixed = flow.fix(value, summed, "an einsum sums over these channels")
+    order = [*(term.index(letter) for letter in out), *summed]
+    factors = tuple(f.permute(order).reshape([f.shape[p] for p in order[: len(out)]]) for f in fixed.factors)
+    return replace(fixed, shape=call.shape, factors=factors)
+
+
+def _terms(equation: str, operands: list[Value]) -> tuple[list[str], str]:
+    """One letter per axis of each operand, and of the result; the ellipsis becomes letters of its own."""
+    left, arrow, out = equation.replace(" ", "").partition("->")
+    parts = left.split(",")
+    free = [letter for letter in LETTERS if letter not in equation]
+    sizes = [len(v.shape) - len(p) + 3 if "..." in p else 0 for p, v in zip(parts, operands, strict=True)]
+    dots = "".join(free[: max(sizes)])
+    if not arrow:  # the ellipsis, then every letter that stands once, in order
+        out = "..." * ("..." in left) + "".join(
+            sorted(c for c in left if c in LETTERS and left.count(c) == 1)
         )
-    return flow.contract(operands[0], operands[1], (parts[0], parts[1], out))
+    named = [p.replace("...", dots[len(dots) - n :]) for p, n in zip(parts, sizes, strict=True)]
+    return named, out.replace("...", dots)
 
 
 def scaled_dot_product_attention(flow: Flow, call: Call) -> Value:

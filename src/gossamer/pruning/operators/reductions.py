@@ -1,4 +1,8 @@
-"""Reductions: what is computed over an axis needs all of it, so the axis stays; other axes pass."""
+"""Reductions: what is computed over an axis needs all of it, so the axis stays; other axes pass.
+
+The statistics of a normalization that is written out (the RMS norms of language models) are the exception: as with layer
+norms, `through_norms` lets the axis shrink, and the statistics change.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..flow import Flow
+from ..flow import Flow, axes
 from .call import Call
+from .norms import OVER
 
 
 def sum(flow: Flow, call: Call) -> Any:  # named as the operator
@@ -31,7 +36,11 @@ def _reduced(flow: Flow, call: Call, summed: list[int], keep: bool) -> Any:
     values = list(call.values())
     if len(values) > 1:  # max(a, b) of two tensors
         return flow.combine(values)
-    value = flow.fix(values[0], summed, _why(call))
+    value = values[0]
+    if call.of_norm and flow.through_norms:
+        flow.inexact = True
+        value = replace(value, factors=tuple(f for f in value.factors if not set(axes(f)) <= set(summed)))
+    value = flow.fix(value, summed, OVER if call.of_norm else _why(call))
     rest = [axis for axis in range(len(value.shape)) if axis not in summed]
 
     def shrink(factor: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from ..flow import Flow
 from .call import Call
-from .moves import picked
+from .parts import picked
 from .products import MIXES
 
 
