@@ -10,6 +10,8 @@
 #include "gossamer.h"
 #include "ort/kernel.h"
 #include "sparse_gemv/operator.h"
+#include "ternary_conv/operator.h"
+#include "ternary_gemm/operator.h"
 
 namespace gossamer::ort {
 namespace {
@@ -34,6 +36,8 @@ Status* domain_of(const Api& api, Domain** out) {
   if (Status* status = api.add_operator(*out, custom_op<binary::BinarySign>())) return status;
   if (Status* status = api.add_operator(*out, custom_op<binary::BinaryMaxPool>())) return status;
   if (Status* status = api.add_operator(*out, custom_op<binary::BinaryFloats>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<ternary::TernaryGemm>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<ternary::TernaryConv>())) return status;
   domains.emplace_back(api.table(), *out);
   return nullptr;
 }

@@ -10,6 +10,7 @@
 #include "test/binary.h"
 #include "test/check.h"
 #include "test/sparse.h"
+#include "test/ternary.h"
 
 using namespace gossamer;
 using namespace gossamer::test;
@@ -163,6 +164,9 @@ int main() {
   packing_refuses_what_does_not_fit();
   binary_convolutions_equal_their_reference(random, 300);
   impossible_geometries_are_refused();
+  ternary_products_equal_their_reference(random);
+  ternary_convolutions_equal_their_reference(random, 200);
+  damaged_ternary_fields_are_refused_or_harmless(random, 3000);
   std::puts("native tests: all hold");
   return 0;
 }
