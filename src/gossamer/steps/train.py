@@ -6,12 +6,13 @@ shared values of a codebook. Finetune learns from the uncompressed network as we
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
-from ..distillation import SoftTargets
+from ..distillation import FeatureTargets, SoftTargets
 from ..errors import OptionError, StepError
 from .base import Context, Step
 
@@ -77,7 +78,9 @@ class Finetune(Train):
     """Train the compressed network further, by labels and by the uncompressed network's soft targets.
 
     teacher: "original", or None for labels alone; loss = (1 - weight) CE + weight T^2 KL(teacher || student).
-    Source: Hinton, Vinyals, Dean, 2014, arXiv:1503.02531.
+    features: names or globs of modules whose outputs follow the teacher's as well, with feature_weight
+    (distillation.FeatureTargets).
+    Sources: Hinton, Vinyals, Dean, 2014, arXiv:1503.02531; Romero et al., "FitNets", ICLR 2015, arXiv:1412.6550.
     """
 
     epochs: int = 3
@@ -85,11 +88,17 @@ class Finetune(Train):
     teacher: str | None = "original"
     temperature: float = 4.0
     weight: float = 0.9
+    features: Sequence[str] = ()
+    feature_weight: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.teacher not in ("original", None):
             raise OptionError(f"Finetune: teacher is 'original' or null; received {self.teacher!r}.")
+        if self.features and self.teacher is None:
+            raise OptionError(
+                "Finetune: features follow those of a teacher, but teacher is null. Use 'original', or leave them out."
+            )
 
     def options(self, context: Context) -> dict[str, Any]:
         options = super().options(context)
@@ -98,5 +107,7 @@ class Finetune(Train):
                 raise StepError(
                     "Finetune: no original network to learn from. Use teacher=null, or run it through gs.apply."
                 )
-            options["loss"] = SoftTargets(context.teacher, temperature=self.temperature, weight=self.weight)
+            loss = SoftTargets(context.teacher, temperature=self.temperature, weight=self.weight)
+            features = [self.features] if isinstance(self.features, str) else self.features
+            options["loss"] = FeatureTargets(loss, features, weight=self.feature_weight) if features else loss
         return options

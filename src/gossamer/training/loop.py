@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,8 @@ def fit(
 
     optimizer      "sgd", "adam", "adamw", or a function of the parameters; momentum also is Adam's beta1
     warmup         epochs in which the rate rises linearly
-    loss           (outputs, labels, inputs, model) -> scalar; cross entropy when not given
+    loss           (outputs, labels, inputs, model) -> scalar; cross entropy when not given. `loss.watching(model)`, where
+                   there is one, is a context around the whole run (see distillation.FeatureTargets)
     early_stop     epochs without a better validation accuracy after which to stop; whenever it is given, the
                    weights of the best epoch are put back at the end
     max_batches    so many batches an epoch (training and validation), for a trial
@@ -94,7 +96,8 @@ def fit(
     wrapped, optim = accelerator.prepare(model, options.make_optimizer(model, parameters))
     try:
         run = _Run(model, wrapped, optim, accelerator, data, options, loss, list(callbacks))
-        with private_randomness():
+        watching = getattr(loss, "watching", nullcontext)
+        with private_randomness(), watching(model):
             run.train(checkpoint, progress=progress)
     finally:
         accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
