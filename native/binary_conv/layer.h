@@ -1,17 +1,19 @@
 // What BinaryConv and BinaryConvSign share: inputs of floats or bits, shapes, and the tasks of the threads.
 //
-//     x        float32 [N, channels, H, W], or [..., channels] for a product (one tap, no padding)
-//              uint8, bits: [N, H, W, 8 ceil(channels / 64)], or [..., 8 ceil(channels / 64)] for a product
+//     x        float32 [N, channels, H, W], or [..., channels] of a product
+//              uint8, bits: [N, H, W, 8 ceil(channels / 64)], or [..., 8 ceil(channels / 64)] of a product
 //     filters  uint8 [outputs, kernel_h, kernel_w, ceil(channels / 8)], an initialiser: bits, 1 for -1
 // Attributes, lists of integers named and ordered as those of Conv: kernel_shape, strides, dilations, pads; channels [1];
-// pad_value [1], 0 or 1; flatten [1]: 1 takes an image of bits as one row of H W taps, [N, H W] of them, as Flatten and
-// Gemm do after a convolution.
+// pad_value [1], 0 or 1; product [1]: 1 for a matrix, of one tap and without padding; flatten [1]: 1 takes an image of bits
+// as a row of H W taps, as Flatten and Gemm do after a convolution, and gives [N, outputs].
 #pragma once
 
 #include "binary_conv/conv.h"
 #include "ort/kernel.h"
 
 namespace gossamer::binary {
+
+bool flag(const ort::Creation& creation, const char* name);  // an attribute of one number, 0 or 1
 
 class Layer {
  public:
@@ -69,7 +71,7 @@ class Layer {
  private:
   static constexpr int64_t kLeastWork = 1 << 14;  // words times pixels
 
-  bool flatten_;
+  bool product_, flatten_;
   Filters filters_;
 };
 

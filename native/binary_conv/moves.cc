@@ -4,6 +4,8 @@
 #include <cstring>
 #include <string>
 
+#include "binary_conv/layer.h"
+
 namespace gossamer::binary {
 namespace {
 
@@ -21,12 +23,14 @@ std::invalid_argument unexpected(const ort::Tensor& x, const std::string& expect
 
 }  // namespace
 
+BinarySign::BinarySign(const ort::Creation& creation) : product_(flag(creation, "product")) {}
+
 void BinarySign::compute(const ort::Call& call) const {
   const ort::Tensor x = call.input(inputs, 0);
-  if (x.dims.empty()) throw unexpected(x, "at least one axis");
+  if (x.dims.empty() || (!product_ && x.dims.size() != 4)) throw unexpected(x, product_ ? "some" : "4 axes");
   const Kernels run = kernels();
   std::vector<int64_t> dims = x.dims;
-  if (dims.size() != 4) {
+  if (product_) {
     const int64_t channels = dims.back(), rows = product_of(dims, 0, dims.size() - 1);
     dims.back() = 8 * words_of(channels);
     auto* y = reinterpret_cast<uint64_t*>(call.output<uint8_t>(0, dims));
@@ -87,16 +91,19 @@ void BinaryMaxPool::compute(const ort::Call& call) const {
       }
 }
 
-BinaryFloats::BinaryFloats(const ort::Creation& creation) : channels_(creation.integers("channels", 1)[0]) {
+BinaryFloats::BinaryFloats(const ort::Creation& creation)
+    : product_(flag(creation, "product")), channels_(creation.integers("channels", 1)[0]) {
   expect_within("'channels'", channels_, 1);
 }
 
 void BinaryFloats::compute(const ort::Call& call) const {
   const ort::Tensor x = call.input(inputs, 0);
   const int64_t bytes = 8 * words_of(channels_);
-  if (x.dims.empty() || x.dims.back() != bytes) throw unexpected(x, std::to_string(bytes));
+  if (x.dims.empty() || x.dims.back() != bytes || (!product_ && x.dims.size() != 4)) {
+    throw unexpected(x, (product_ ? "" : "4 and ") + std::to_string(bytes));
+  }
   std::vector<int64_t> dims = x.dims;
-  const bool image = dims.size() == 4;
+  const bool image = !product_;
   const int64_t images = image ? dims[0] : product_of(dims, 0, dims.size() - 1), pixels = image ? dims[1] * dims[2] : 1;
   if (image) {
     dims = {dims[0], channels_, dims[1], dims[2]};

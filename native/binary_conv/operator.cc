@@ -3,15 +3,16 @@
 #include <limits>
 
 namespace gossamer::binary {
-namespace {
 
-int64_t flag(const ort::Creation& creation, const char* name) {
+bool flag(const ort::Creation& creation, const char* name) {
   const int64_t value = creation.integers(name, 1)[0];
   if (value != 0 && value != 1) {
     throw std::invalid_argument(std::string("'") + name + "' is " + std::to_string(value) + ", expected 0 or 1");
   }
-  return value;
+  return value == 1;
 }
+
+namespace {
 
 Filters filters_of(const ort::Creation& creation, const ort::Port* inputs) {
   Geometry g{};
@@ -24,7 +25,7 @@ Filters filters_of(const ort::Creation& creation, const ort::Port* inputs) {
   read("strides", g.stride, 2);
   read("dilations", g.dilation, 2);
   read("pads", g.pad, 4);
-  g.pad_with_one = flag(creation, "pad_value") == 1;
+  g.pad_with_one = flag(creation, "pad_value");
   const ort::Tensor bits = creation.constant(inputs, 1);
   return checked(bits.as<uint8_t>(), bits.size(), g, bits.dims.empty() ? 0 : bits.dims[0]);
 }
@@ -45,23 +46,28 @@ std::vector<Type> per_output(const ort::Creation& creation, const ort::Port* inp
 }  // namespace
 
 Layer::Layer(const ort::Creation& creation, const ort::Port* inputs)
-    : flatten_(flag(creation, "flatten") == 1), filters_(filters_of(creation, inputs)) {}
+    : product_(flag(creation, "product")), flatten_(flag(creation, "flatten")), filters_(filters_of(creation, inputs)) {
+  const Geometry& g = filters_.geometry;
+  const bool row = g.stride[0] == 1 && g.stride[1] == 1 && !g.padded();
+  if ((product_ && (g.taps() != 1 || !row || flatten_)) || (flatten_ && (g.kernel[0] != 1 || !row))) {
+    throw std::invalid_argument("'product' and 'flatten' exclude each other and take a kernel of one row, without padding or strides");
+  }
+}
 
 Layer::Shape Layer::shape(const ort::Tensor& x) const {
   const Geometry& g = filters_.geometry;
-  const size_t rank = x.dims.size();
-  Shape made{x.element == ort::Element::uint8, rank != 4, 1, 1, 1, x.dims};
-  const bool row = g.taps() == 1 && g.stride[0] == 1 && g.stride[1] == 1 && !g.padded();
-  const int64_t expected = made.bits ? 8 * g.channel_words() : g.channels;
-  const int64_t found = rank == 0 ? 0 : made.product || made.bits ? x.dims.back() : x.dims[1];
-  if (x.element != ort::Element::float32 && !made.bits) {
+  const size_t rank = x.dims.size(), axes = product_ ? std::max<size_t>(rank, 1) : 4;
+  Shape made{x.element == ort::Element::uint8, product_, 1, 1, 1, x.dims};
+  if ((x.element != ort::Element::float32 || flatten_) && !made.bits) {
     throw std::invalid_argument("input 'x' has elements of type " + std::to_string(static_cast<int>(x.element)) +
-                                ", expected 1 (float32) or 2 (uint8, bits)");
+                                ", expected " + (flatten_ ? "" : "1 (float32) or ") + "2 (uint8, bits)");
   }
-  if (found != expected || (made.product && !row) || (flatten_ && (made.product || !made.bits))) {
+  const int64_t expected = made.bits ? 8 * g.channel_words() : g.channels;
+  const int64_t found = rank != axes ? 0 : made.product || made.bits ? x.dims.back() : x.dims[1];
+  if (found != expected) {
     throw std::invalid_argument("input 'x' has " + std::to_string(rank) + " axes and " + std::to_string(found) +
-                                (made.bits ? " bytes per pixel" : " channels") + ", expected 4 and " +
-                                std::to_string(expected));
+                                (made.bits ? " bytes per pixel" : " channels") + ", expected " + std::to_string(axes) +
+                                " and " + std::to_string(expected));
   }
   if (made.product) {
     for (size_t axis = 0; axis + 1 < rank; ++axis) made.w *= x.dims[axis];

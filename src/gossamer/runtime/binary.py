@@ -31,7 +31,8 @@ SIGN, POOL, FLOATS = "BinarySign", "BinaryMaxPool", "BinaryFloats"
 class Geometry:
     """How filters [O, channels, *kernel] meet an image; `pads` are top, left, bottom and right.
 
-    `flatten`: an image of bits is one row of `kernel` = (1, H W) taps, as after Flatten.
+    `product`: a matrix, whose inputs lie on the last axis. `flatten`: an image of bits is one row of `kernel` = (1, H W)
+    taps, as after Flatten.
     """
 
     channels: int
@@ -40,6 +41,7 @@ class Geometry:
     dilation: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     pad_value: int = 0
+    product: bool = False
     flatten: bool = False
 
     @property
@@ -56,6 +58,7 @@ class Geometry:
             "dilations": self.dilation,
             "pads": self.pads,
             "pad_value": (self.pad_value,),
+            "product": (int(self.product),),
             "flatten": (int(self.flatten),),
         }
 
@@ -68,8 +71,12 @@ def packed(weight: np.ndarray) -> np.ndarray:
             "[outputs, channels, height, width] without an empty axis."
         )
     filters = weight[:, :, None, None] if weight.ndim == 2 else weight
-    negative = np.moveaxis(~(filters >= 0), 1, -1)
-    return np.packbits(negative, axis=-1, bitorder="little")
+    return packed_signs(~(filters >= 0))
+
+
+def packed_signs(negative: np.ndarray) -> np.ndarray:
+    """The same from booleans [O, C, kh, kw], true for -1."""
+    return np.packbits(np.moveaxis(negative, 1, -1), axis=-1, bitorder="little")
 
 
 def channel_bytes(channels: int) -> int:
@@ -95,7 +102,7 @@ def model(
     """A model of one BinaryConv on floats; for tests, benchmarks and other engines."""
     given = {"filters": packed(weight), "scale": scale, "offset": offset}
     kernel = (weight.shape[2], weight.shape[3]) if weight.ndim == 4 else (1, 1)
-    geometry = Geometry(weight.shape[1], kernel, stride, dilation, pads, pad_value)
+    geometry = Geometry(weight.shape[1], kernel, stride, dilation, pads, pad_value, product=weight.ndim == 2)
     made = node(OPERATOR, ["x", *given], "y", geometry, name="conv")
     axes: tuple[str, ...] = ("height", "width") if weight.ndim == 4 else ()
     outputs: tuple[str, ...] = ("rows", "columns") if weight.ndim == 4 else ()

@@ -11,6 +11,7 @@ Raises: HeaderError when the graph is no ONNX model, or when it points to data o
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,8 @@ MODEL_OPSET = 8
 NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INTEGER, ATTRIBUTE_TEXT, ATTRIBUTE_INTEGERS = 1, 2, 3, 4, 8
 ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-TENSOR_DIM, TENSOR_TYPE, TENSOR_NAME, TENSOR_RAW, TENSOR_EXTERNAL, TENSOR_LOCATION = 1, 2, 8, 9, 13, 14
+TENSOR_DIM, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_NAME, TENSOR_RAW = 1, 2, 4, 8, 9
+TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
 EXTERNAL = 1
 WEIGHTS = "weights.bin"
 DATA_TYPES = {
@@ -180,12 +182,17 @@ def _read_by(node: memoryview, depth: int = 0) -> Iterator[str]:
             yield from used_names(inner, depth + 1)
 
 
-def with_nodes(graph: memoryview, replaced: Mapping[int, Sequence[bytes]]) -> bytes:
-    """The GraphProto with each of these nodes (by index) replaced by others, or by none."""
+def with_nodes(
+    graph: memoryview,
+    replaced: Mapping[int, Sequence[bytes]],
+    after: Mapping[int, Sequence[bytes]] | None = None,
+) -> bytes:
+    """The GraphProto with each of these nodes (by index) replaced by others, or by none, and with nodes `after` some."""
     parts, index = [], 0
     for number, value in pb.fields(graph):
         if number == GRAPH_NODE and not isinstance(value, int):
-            parts += [pb.message(number, item) for item in replaced.get(index, (bytes(value),))]
+            made = [*replaced.get(index, (bytes(value),)), *(after or {}).get(index, ())]
+            parts += [pb.message(number, item) for item in made]
             index += 1
         else:
             parts.append(
@@ -205,6 +212,28 @@ def without_unread(graph: memoryview) -> bytes:
     return with_nodes(graph, gone) if gone else bytes(graph)
 
 
+def constants(graph: memoryview, most: int = 2**16) -> dict[str, np.ndarray]:
+    """The float32 and int64 initialisers inside a GraphProto of at most `most` values, by name."""
+    found = {}
+    for tensor in _messages(graph, GRAPH_INITIALIZER):
+        dims, name, kind = list[int](), "", 0
+        parts = list[bytes]()
+        for number, value in pb.fields(tensor):
+            if number == TENSOR_DIM:
+                dims += [value] if isinstance(value, int) else pb.varints(value)
+            elif number == TENSOR_TYPE and isinstance(value, int):
+                kind = value
+            elif number == TENSOR_NAME:
+                name = pb.text(value)
+            elif number in (TENSOR_RAW, TENSOR_FLOATS) and not isinstance(value, int):
+                parts.append(bytes(value))
+        dtype = {DATA_TYPES["float32"]: "<f4", DATA_TYPES["int64"]: "<i8"}.get(kind)
+        data, count = b"".join(parts), math.prod(dims)
+        if dtype is not None and count <= most and len(data) == count * np.dtype(dtype).itemsize:
+            found[name] = np.frombuffer(data, dtype).reshape(dims)
+    return found
+
+
 def imports(model: bytes, domain: str) -> bool:
     """True when the ModelProto uses operators of this domain."""
     for entry in _messages(memoryview(model), MODEL_OPSET):
@@ -213,17 +242,26 @@ def imports(model: bytes, domain: str) -> bool:
     return False
 
 
-def fixed_batch(model: bytes) -> int | None:
-    """The first size of every input, when the graph fixes it and all agree; else None."""
-    _, graph = split(model)
-    firsts: set[int | None] = set()
+def input_shapes(graph: memoryview) -> dict[str, tuple[int | None, ...]]:
+    """The sizes of every input of a GraphProto; None for one that is not fixed."""
+    found = {}
     for port in _messages(graph, GRAPH_INPUT):
+        name = "".join(pb.text(item) for number, item in pb.fields(port) if number == 1)
         path = [port]
         for level in (2, 1, 2):  # type, tensor, shape
             path = [inner for outer in path for inner in _messages(outer, level)]
         dims = [dim for shape in path for dim in _messages(shape, 1)]
-        sizes = [value for number, value in pb.fields(dims[0]) if number == 1] if dims else []
-        firsts.add(sizes[0] if sizes and isinstance(sizes[0], int) else None)
+        sizes = [[value for number, value in pb.fields(dim) if number == 1] for dim in dims]
+        found[name] = tuple(
+            size[0] if len(size) == 1 and isinstance(size[0], int) else None for size in sizes
+        )
+    return found
+
+
+def fixed_batch(model: bytes) -> int | None:
+    """The first size of every input, when the graph fixes it and all agree; else None."""
+    _, graph = split(model)
+    firsts = {shape[0] if shape else None for shape in input_shapes(graph).values()}
     return firsts.pop() if len(firsts) == 1 else None
 
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from .. import artifact
 from ..errors import OptionError, nearest
-from . import build, graph, lower_sparse, weights
+from . import build, graph, lower_binary, lower_sparse, weights
 from . import protobuf as pb
 from .lowering import DENSE, Candidate, Choice, Lowering, Network, Rewrite
 
-LOWERINGS: tuple[Lowering, ...] = (lower_sparse,)
+LOWERINGS: tuple[Lowering, ...] = (lower_sparse, lower_binary)
 KERNELS = ("auto", "dense", *(module.NAME for module in LOWERINGS))
 MARGIN = 0.85  # of the dense time: what is measured once is not exact
 
@@ -92,7 +92,8 @@ def _rewritten(network: Network, rewrites: list[Rewrite], choices: Mapping[str, 
     rest, body = graph.split(reader.graph)
     nodes = {index: made for rewrite in rewrites for index, made in rewrite.nodes.items()}
     given = {name: array for rewrite in rewrites for name, array in rewrite.arrays.items()}
-    written = graph.without_unread(memoryview(graph.with_nodes(body, nodes)))
+    after = {index: made for rewrite in rewrites for index, made in rewrite.after.items()}
+    written = graph.without_unread(memoryview(graph.with_nodes(body, nodes, after)))
     read = set(graph.used_names(memoryview(written)))
     kept = [name for name in reader.names if reader.outline(name).initializer in read]
     plain = [stub for stub in weights.initializers(reader) if stub.name in read]

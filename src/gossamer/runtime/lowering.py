@@ -22,9 +22,10 @@ import numpy as np
 
 from .. import artifact
 from ..artifact.outline import TensorOutline
-from . import breakeven, graph
+from . import breakeven, graph, shapes
 
 DENSE = "onnxruntime dense"
+SMALL = 2**16  # values of an initialiser that is worth decoding to look at
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """Nodes that stand in the place of others, by index, and the initialisers they read.
+    """Nodes that stand in the place of others, by index, nodes that come after some, and the initialisers they read.
 
     Nodes that are no longer read afterwards, and weights that no node reads, need not be named: they go by themselves.
     """
 
     nodes: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    after: Mapping[int, Sequence[bytes]] = field(default_factory=dict)
 
 
 class Candidate(Protocol):
@@ -110,6 +112,52 @@ class Network:
     def uses(self) -> Counter[str]:
         """How often each name is read, the outputs of the graph included."""
         return Counter(graph.used_names(self.body))
+
+    @cached_property
+    def readers(self) -> dict[str, list[int]]:
+        """The nodes that read a name, each as often as it does; inner graphs and outputs only count as `uses`."""
+        found: dict[str, list[int]] = {}
+        for index, (node, _) in enumerate(self.nodes):
+            for name in node.inputs:
+                found.setdefault(name, []).append(index)
+        return found
+
+    @cached_property
+    def producers(self) -> dict[str, int]:
+        """The node that gives a name."""
+        return {name: index for index, (node, _) in enumerate(self.nodes) for name in node.outputs if name}
+
+    @cached_property
+    def shapes(self) -> dict[str, shapes.Shape]:
+        """What is known of the sizes of each name."""
+        return shapes.infer(graph.input_shapes(self.body), self.nodes, self._sizes)
+
+    @cached_property
+    def _sizes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self._constants.items()} | {
+            item.initializer: tuple(
+                item.node.shape[axis] for axis in item.perm or range(len(item.node.shape))
+            )
+            for item in self.tensors.values()
+        }
+
+    @cached_property
+    def _constants(self) -> dict[str, np.ndarray]:
+        return graph.constants(self.body)
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The values of a small initialiser, inside the graph or stored; None for anything else."""
+        if name in self._constants:
+            return self._constants[name]
+        item = self.tensors.get(name)
+        if item is None or item.dtype != "float32" or item.node.numel > SMALL:
+            return None
+        return artifact.rebuild(self.reader.tensor(item.name))
+
+    def only_reader(self, name: str) -> int | None:
+        """The node that reads a name, if it is the only one and nothing else does."""
+        found = self.readers.get(name, [])
+        return found[0] if len(found) == 1 and self.uses[name] == 1 else None
 
     @cached_property
     def batch(self) -> int | None:
