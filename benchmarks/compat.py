@@ -97,7 +97,7 @@ def ours(name: str) -> dict[str, Any]:
         row["groups"] = len(groups)
         row["walls"] = sorted({str(wall) for wall in groups.walls})
         context = Context(example=example)
-        smaller = PruneChannels(macs=HALF).apply(model, context)
+        smaller = PruneChannels(macs=HALF, min_width=NETWORKS[name].least).apply(model, context)
         plan = pruning.Plan.from_json(context.edits[-1]["plan"])
         before, after = (measure.profile(m, example).macs for m in (model, smaller))
         row["macs_share"] = after / before

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,11 +20,12 @@ import gossamer as gs
 
 @dataclass(frozen=True)
 class Network:
-    """One row of the table."""
+    """One row of the table; least: the fraction of its channels that every group keeps."""
 
     family: str
     build: Callable[[], nn.Module]
     example: Callable[[], Any]
+    least: float = 0.1
 
 
 def picture(size: int, channels: int = 3) -> Callable[[], tuple[Tensor]]:
@@ -129,7 +130,8 @@ GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64}
 NETWORKS = {
     "lenet5": ours("plain", "lenet5", 1, 28),
     "vgg-small": ours("plain", "vgg-small", 3, 32),
-    "alexnet": zoo("plain", "alexnet", "alexnet", 224),
+    # half of it is in two layers in front of local response norms, so little may stay of the others
+    "alexnet": replace(zoo("plain", "alexnet", "alexnet", 224), least=0.05),
     "nin_cifar10": zoo("plain", "nin_cifar", "nin_cifar10", 32),
     "resnet20": ours("residual", "resnet20", 3, 32),
     "resnet18": zoo("residual", "resnet", "resnet18", 224),
