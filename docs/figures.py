@@ -2,6 +2,7 @@
 
     <!-- results: PAPER -->          a table of all claims of papers/results/PAPER.json
     <!-- figure: PAPER | CLAIM -->   our figure of one claim, with its spread
+    <!-- claims: BENCHMARK -->       a table of all claims of benchmarks/results/BENCHMARK.json
     <!-- networks: int8 -->          the networks of benchmarks/results/int8.json beside quantize_static
     ... what stands up to <!-- end --> is replaced
 
@@ -17,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/int8.md", "docs/methods.md")
+PAGES = ("README.md", "docs/int8.md", "docs/kernels.md", "docs/methods.md")
 MARKED = re.compile(
-    r"(<!-- (results|figure|networks): ([^|>]+?)(?: \| ([^>]+?))? -->).*?(<!-- end -->)", re.DOTALL
+    r"(<!-- (results|figure|networks|claims): ([^|>]+?)(?: \| ([^>]+?))? -->).*?(<!-- end -->)", re.DOTALL
 )
 
 
@@ -28,11 +29,14 @@ def filled(text: str, results: Path) -> str:
 
     def fill(match: re.Match[str]) -> str:
         opening, kind, paper, claim, closing = match.groups()
-        folder = results.parents[1] / "benchmarks" / "results" if kind == "networks" else results
+        benchmark = kind in ("networks", "claims")
+        folder = results.parents[1] / "benchmarks" / "results" if benchmark else results
         path = folder / f"{paper}.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if kind == "networks":
             return f"{opening}\n{networks(known) if known else 'Not measured yet.'}\n{closing}"
+        if kind == "claims":
+            return f"{opening}\n{limits(known) if known else 'Not measured yet.'}\n{closing}"
         if kind == "results":
             body = table(known) if known else f"Not measured yet: `gossamer paper {paper}`."
             return f"{opening}\n{body}\n{closing}"
@@ -53,6 +57,20 @@ def table(result: dict[str, Any]) -> str:
             "yes" if row["holds"] else "**no**",
         )
         rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def limits(result: dict[str, Any]) -> str:
+    """All claims of a benchmark, those that fail included; a claim without a limit is only told."""
+    rows = ["| claim | expected | measured | holds |", "|---|---|---|---|"]
+    for row in result["claims"]:
+        known = [
+            f"{words} {number(row[key])}"
+            for key, words in (("at_least", "at least"), ("at_most", "at most"))
+            if row.get(key) is not None
+        ]
+        holds = ("yes" if row["holds"] else "**no**") if known else ""
+        rows.append(f"| {row['name']} | {', '.join(known) or '-'} | {number(row['value'])} | {holds} |")
     return "\n".join(rows)
 
 

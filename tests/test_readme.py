@@ -175,6 +175,23 @@ def test_a_figure_is_filled_from_its_result(tmp_path):
         known.filled("<!-- figure: one | size of the moon --><!-- end -->", tmp_path)
 
 
+def test_the_claims_of_a_benchmark_are_filled_from_its_result(tmp_path):
+    rows = [
+        {"name": "speed", "value": 1.51, "at_least": 1.6, "at_most": None, "holds": False},
+        {"name": "bytes", "value": 1234, "at_least": None, "at_most": 2000, "holds": True},
+        {"name": "threads", "value": 2, "at_least": None, "at_most": None, "holds": True},
+    ]
+    (tmp_path / "papers" / "results").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    (tmp_path / "benchmarks" / "results" / "one.json").write_text(json.dumps({"claims": rows}))
+
+    table = figures().filled("<!-- claims: one -->\n<!-- end -->", tmp_path / "papers" / "results")
+
+    assert "| speed | at least 1.6 | 1.51 | **no** |" in table
+    assert "| bytes | at most 2,000 | 1,234 | yes |" in table
+    assert "| threads | - | 2 |  |" in table
+
+
 def test_claims_named_in_the_documentation_are_claims_of_the_papers():
     import yaml
 
