@@ -87,7 +87,9 @@ def test_a_convolution_is_that_of_the_dense_weight(variant, channels, batch):
     dense, fields = random_weight(37, channels, 3, 3)
     x, bias = drawn(batch, channels, 11, 9), drawn(37, seed=2)
 
-    got = session(ternary.model(fields, bias, pads=(1, 0, 2, 1)), threads=2).run(None, {"x": x})[0]
+    got = session(ternary.model(fields, bias, options=ternary.Options(pads=(1, 0, 2, 1))), threads=2).run(
+        None, {"x": x}
+    )[0]
 
     wanted = convolved(x, dense, bias, pads=(1, 0, 2, 1))
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-4)
@@ -102,7 +104,7 @@ def test_strides_dilations_kernels_and_groups(strides, dilations, kernel, group)
     x = drawn(2, 30, 23, 20)
     options = {"strides": strides, "dilations": dilations, "pads": (2, 1, 0, 3), "group": group}
 
-    got = session(ternary.model(fields, **options)).run(None, {"x": x})[0]
+    got = session(ternary.model(fields, options=ternary.Options(**options))).run(None, {"x": x})[0]
 
     np.testing.assert_allclose(got, convolved(x, dense, **options), rtol=1e-5, atol=1e-4)
 
@@ -111,7 +113,9 @@ def test_a_convolution_of_many_rows_fills_its_ring_again():
     dense, fields = random_weight(5, 40, 3, 3)
     x = drawn(2, 40, 90, 70)
 
-    got = session(ternary.model(fields, pads=(1, 1, 1, 1)), threads=2).run(None, {"x": x})[0]
+    got = session(ternary.model(fields, options=ternary.Options(pads=(1, 1, 1, 1))), threads=2).run(
+        None, {"x": x}
+    )[0]
 
     np.testing.assert_allclose(got, convolved(x, dense, pads=(1, 1, 1, 1)), rtol=1e-5, atol=1e-4)
 
@@ -206,7 +210,7 @@ def test_geometries_that_no_convolution_has_are_refused(options, said):
     _, fields = random_weight(20, 6, 3, 3)
 
     with pytest.raises(Exception, match=f"TernaryConv node 'layer'.*{said}"):
-        session(ternary.model(fields, **options))
+        session(ternary.model(fields, options=ternary.Options(**options)))
 
 
 def test_an_input_or_scale_that_does_not_fit_is_an_error_and_the_session_lives():

@@ -8,7 +8,8 @@ slice), or through DequantizeLinear, is followed to the node that computes with 
                            with what stands around it as one integer kernel
     onnxruntime packed     the operator reads packed codes (MatMulNBits)
     onnxruntime dense      floats
-    SparseGemm             our operator on the stored bytes (see `lower`)
+    SparseGemm, Binary...,
+    Ternary...             our operators on the stored bits (see `lower`)
 """
 
 from __future__ import annotations

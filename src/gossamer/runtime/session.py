@@ -91,8 +91,8 @@ def open(
 ) -> Session:
     """Open a .goss file; `threads` defaults to one per core, `max_bytes` bounds the decoded weights.
 
-    `kernels`: "auto" runs a layer on an operator of ours where that is expected to be faster, "dense" never, "sparse"
-    wherever it can (see `runtime.lower`).
+    `kernels`: "auto" runs a layer on an operator of ours where that is expected to be faster, "dense" never, the
+    name of a format ("sparse", "binary", "ternary") wherever that can be (see `runtime.lower`).
     """
     return Session(path, threads=threads, max_bytes=max_bytes, providers=providers, kernels=kernels)
 

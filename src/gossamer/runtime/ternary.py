@@ -50,6 +50,25 @@ class TernaryWeight:
         return sum(array.nbytes for array in self.arrays)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How filters meet an image, as the attributes of Conv say; `pads` are top, left, bottom and right."""
+
+    strides: tuple[int, ...] = (1, 1)
+    dilations: tuple[int, ...] = (1, 1)
+    pads: tuple[int, ...] = (0, 0, 0, 0)
+    group: int = 1
+
+    def lists(self) -> dict[str, tuple[int, ...]]:
+        """The attributes of a node."""
+        return {
+            "strides": self.strides,
+            "dilations": self.dilations,
+            "pads": self.pads,
+            "group": (self.group,),
+        }
+
+
 def fits(node: Outline) -> bool:
     """True for what may be ternary, as far as the header tells; `of` looks at the codes."""
     if len(node.shape) not in (2, 4) or min(node.shape) < 1:
@@ -66,7 +85,7 @@ def of(stored: Stored, *, transposed: bool = False) -> TernaryWeight | None:
     """The fields of a stored weight, or None where its values are not ternary; `transposed`: it is stored as [I, O]."""
     raw = stored.fields["codes"].values.reshape(stored.shape)
     if stored.layout == "uniform":
-        meaning = np.arange(4) - stored.options.get("offset", 0)
+        meaning = np.arange(4, dtype=np.float32) - np.float32(stored.options.get("offset", 0))
         values, scale = np.array([-1, 1], np.float32), np.asarray(stored.fields["scale"].values, np.float32)
         if transposed and scale.size > 1:
             return None  # a scale per input
@@ -77,7 +96,8 @@ def of(stored: Stored, *, transposed: bool = False) -> TernaryWeight | None:
         used = meaning[meaning != 0]
         if used.size > 2:
             return None
-        values, scale = np.resize(used if used.size else np.zeros(1), 2).astype(np.float32), np.ones(1)
+        values = np.resize(used if used.size else np.zeros(1, np.float32), 2)
+        scale = np.ones(1, np.float32)
     table = np.full(meaning.size, 3, np.uint8)
     table[meaning == 0] = ZERO
     table[meaning == values[1]] = SECOND
@@ -112,51 +132,25 @@ def node(
     inputs: Sequence[str],
     output: str,
     shape: Sequence[int],
+    options: Options | None = None,
     *,
-    strides: Sequence[int] = (1, 1),
-    dilations: Sequence[int] = (1, 1),
-    pads: Sequence[int] = (0, 0, 0, 0),
-    group: int = 1,
     name: str = "",
 ) -> bytes:
-    """The node that reads x, the fields and perhaps a bias; `shape` as in TernaryWeight, the others as those of Conv."""
+    """The node that reads x, the fields and perhaps a bias; `shape` as in TernaryWeight."""
     if len(shape) == 2:
         return build.node(
             GEMM, inputs, [output], name=name, domain=build.DOMAIN, lists={"inputs": (shape[1],)}
         )
-    lists = {
-        "channels": (shape[1] * group,),
-        "group": (group,),
-        "kernel_shape": tuple(shape[2:]),
-        "strides": strides,
-        "dilations": dilations,
-        "pads": pads,
-    }
+    options = options or Options()
+    lists = {"channels": (shape[1] * options.group,), "kernel_shape": tuple(shape[2:])} | options.lists()
     return build.node(CONV, inputs, [output], name=name, domain=build.DOMAIN, lists=lists)
 
 
-def model(
-    weight: TernaryWeight,
-    bias: np.ndarray | None = None,
-    *,
-    strides: Sequence[int] = (1, 1),
-    dilations: Sequence[int] = (1, 1),
-    pads: Sequence[int] = (0, 0, 0, 0),
-    group: int = 1,
-) -> bytes:
+def model(weight: TernaryWeight, bias: np.ndarray | None = None, *, options: Options | None = None) -> bytes:
     """A model of one node; for tests, benchmarks and other engines."""
     given = dict(zip(NAMES, weight.arrays, strict=True)) | ({} if bias is None else {"bias": bias})
-    made = node(
-        ["x", *given],
-        "y",
-        weight.shape,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-        group=group,
-        name="layer",
-    )
-    outputs, inputs = weight.shape[0], weight.shape[1] * group
+    made = node(["x", *given], "y", weight.shape, options, name="layer")
+    outputs, inputs = weight.shape[0], weight.shape[1] * (options.group if options else 1)
     conv = len(weight.shape) == 4
     before: tuple[int | str, ...] = ("batch", inputs, "height", "width") if conv else ("batch", inputs)
     after: tuple[int | str, ...] = ("batch", outputs, "rows", "columns") if conv else ("batch", outputs)

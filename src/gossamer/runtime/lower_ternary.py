@@ -1,0 +1,198 @@
+"""lower_ternary: a Conv, Gemm or MatMul of ternary weights -> TernaryConv or TernaryGemm.
+
+The weight must be used nowhere else. Multiplications and additions that follow per output (a bias, a batch norm) are folded
+into the scale and bias of the operator. Products are compared by their size, convolutions one by one: what a convolution
+costs depends on its channels, taps and pixels in both kernels, so each shape is tried once and kept (see `breakeven`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..artifact.outline import TensorOutline
+from . import breakeven, build, epilogue, graph, ternary
+from .lower_sparse import plain
+from .lowering import Network, Rewrite
+from .ports import Port
+
+NAME = "ternary"
+LEAST_WEIGHTS = 2**16
+PICTURE = 14  # pixels squared, where the graph does not tell
+NAMES = (*ternary.NAMES, "bias")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that could be replaced; `options` are those of a convolution."""
+
+    network: Network
+    index: int
+    node: graph.Node
+    tensor: TensorOutline
+    fields: ternary.TernaryWeight
+    bias: np.ndarray | None
+    options: ternary.Options
+
+    @property
+    def operator(self) -> str:
+        return ternary.CONV if len(self.fields.shape) == 4 else ternary.GEMM
+
+    @property
+    def output(self) -> str:
+        return self.node.outputs[0]
+
+    @property
+    def weights(self) -> int:
+        return math.prod(self.fields.shape)
+
+    def times(self) -> Mapping[int, tuple[float, float]]:
+        network, threads = self.network, self.network.threads
+        if self.operator == ternary.GEMM:
+            ours, dense = breakeven.curve(NAME, threads, _products), breakeven.dense(threads)
+            counts = network.samples(fixed=self.node.op == "Gemm")
+            return {n: (ours.ms(self.weights, n), dense.ms(self.weights, n)) for n in counts}
+        sizes = network.shapes.get(self.node.inputs[0], ())[2:]
+        height, width = (size or PICTURE for size in (*sizes, None, None)[:2])
+        count = network.batch or 1
+        both = [
+            breakeven.curve(trial.name, threads, trial).ms(trial.macs, 1) * count
+            for trial in (
+                Trial(self.fields.shape, self.options, height, width, ours) for ours in (True, False)
+            )
+        ]
+        return {count: (both[0], both[1])}
+
+    def why(self) -> str:
+        return "2 bits per weight, and dense is expected to be slower"
+
+    @cached_property
+    def folded(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """(scale, bias, names): float32 [O] each, and the outputs of the layer and of what is folded into it."""
+        outputs, op = self.fields.shape[0], self.node.op
+        scale = np.broadcast_to(self.fields.scale.astype(np.float64), (outputs,))
+        bias = np.zeros(outputs) if self.bias is None else self.bias.astype(np.float64)
+        rank = {"Conv": 4, "Gemm": 2}.get(op) or len(self.network.shapes.get(self.output, ()))
+        names = [self.output]
+        if rank in (2, 3) or op == "Conv":
+            follows = epilogue.follow(self.network, self.output, outputs, rank, {})
+            scale, bias, count = follows.affine(scale, bias)
+            names += follows.outputs[:count]
+        return scale.astype(np.float32), bias.astype(np.float32), names
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one convolution costs for one image, by `ours` or dense; called, it measures."""
+
+    shape: tuple[int, ...]
+    options: ternary.Options
+    height: int
+    width: int
+    ours: bool
+
+    @property
+    def name(self) -> str:
+        """Of its curve."""
+        numbers = (self.shape, *self.options.lists().values(), (self.height, self.width))
+        return f"{NAME if self.ours else 'conv'}-" + "-".join("x".join(map(str, one)) for one in numbers)
+
+    @property
+    def macs(self) -> int:
+        """Its size: multiply-adds, if it kept the size of the image."""
+        return math.prod(self.shape) * self.height * self.width
+
+    def __call__(self, threads: int) -> breakeven.Rows:
+        fields = _drawn(self.shape)
+        channels = self.shape[1] * self.options.group
+        x = np.random.default_rng(0).standard_normal((1, channels, self.height, self.width), np.float32)
+        model = ternary.model(fields, options=self.options)
+        if not self.ours:
+            lists = self.options.lists() | {"kernel_shape": self.shape[2:]}
+            group = {"group": lists.pop("group")[0]}
+            weight = np.random.default_rng(0).standard_normal(self.shape, np.float32)
+            node = build.node("Conv", ["x", "w"], ["y"], integers=group, lists=lists)
+            after = Port("y", (1, self.shape[0], "rows", "columns"), "float32")
+            model = build.model([node], [Port("x", x.shape, "float32")], [after], {"w": weight})
+        return ((self.macs, breakeven.times(model, x, threads, (1,))),)
+
+
+def _products(threads: int) -> breakeven.Rows:
+    rng = np.random.default_rng(0)
+    rows = []
+    for side in (breakeven.SIDES[0] // 2, *breakeven.SIDES):
+        x = rng.standard_normal((max(breakeven.SAMPLES), side), np.float32)
+        rows.append((side * side, breakeven.times(ternary.model(_drawn((side, side))), x, threads)))
+    return tuple(rows)
+
+
+def _drawn(shape: tuple[int, ...]) -> ternary.TernaryWeight:
+    codes = np.random.default_rng(0).integers(0, 3, shape, np.uint8)
+    return ternary.packed(codes, np.array([-1, 1], np.float32), np.ones(1, np.float32))
+
+
+def find(network: Network) -> list[Layer]:
+    """Every node that could be replaced."""
+    tensors = network.tensors
+    found = []
+    for index, (node, attributes) in enumerate(network.nodes):
+        tensor = tensors.get(node.inputs[1]) if len(node.inputs) > 1 else None
+        if tensor is None or not ternary.fits(tensor.node) or network.uses[tensor.initializer] != 1:
+            continue
+        if tensor.dtype != "float32" or node.domain not in ("", "ai.onnx"):
+            continue
+        turned = tensor.perm is not None and tuple(tensor.perm) != tuple(range(len(tensor.node.shape)))
+        options: ternary.Options | None = ternary.Options()
+        if node.op == "Conv":
+            options = None if turned or len(tensor.node.shape) != 4 else _options(attributes)
+            transposed = False
+        elif node.op in ("Gemm", "MatMul") and len(tensor.node.shape) == 2 and plain(attributes.numbers):
+            transposed = turned == (node.op == "Gemm" and bool(attributes.numbers.get("transB", 0)))
+        else:
+            continue
+        if options is None:
+            continue
+        fields = ternary.of(network.reader.tensor(tensor.name).stored, transposed=transposed)
+        if fields is None:
+            continue
+        bias = None
+        if len(node.inputs) > 2 and node.inputs[2]:
+            bias = network.constant(node.inputs[2])
+            if bias is None or bias.size != fields.shape[0]:
+                continue
+            bias = bias.reshape(-1)
+        found.append(Layer(network, index, node, tensor, fields, bias, options))
+    return found
+
+
+def _options(attributes: graph.Attributes) -> ternary.Options | None:
+    lists = attributes.lists
+    if attributes.texts.get("auto_pad", "NOTSET") != "NOTSET":
+        return None
+    plain_options = ternary.Options()
+    return ternary.Options(
+        strides=lists.get("strides", plain_options.strides),
+        dilations=lists.get("dilations", plain_options.dilations),
+        pads=lists.get("pads", plain_options.pads),
+        group=int(attributes.numbers.get("group", 1)),
+    )
+
+
+def rewrite(network: Network, chosen: Sequence[Layer]) -> Rewrite:
+    """One node each; its fields are initialisers NAME.FIELD."""
+    nodes: dict[int, Sequence[bytes]] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for layer in chosen:
+        scale, bias, names = layer.folded
+        held = (layer.fields.codes, layer.fields.values, scale, bias)
+        given = {f"{layer.tensor.initializer}.{key}": array for key, array in zip(NAMES, held, strict=True)}
+        arrays |= given
+        nodes |= {network.producers[name]: () for name in names}
+        inputs = [layer.node.inputs[0], *given]
+        made = ternary.node(inputs, names[-1], layer.fields.shape, layer.options, name=layer.tensor.name)
+        nodes[layer.index] = (made,)
+    return Rewrite(nodes, arrays)

@@ -1,0 +1,230 @@
+"""Packed networks of ternary weights on our operators: what is replaced, folded and chosen, and that outputs stay."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from exporter_cache import operators_read_once  # noqa: F401  # a fixture
+from gossamer import artifact, formats, native, runtime
+from gossamer.artifact import Artifact, Floats, Ints, Stored, Tensor
+from gossamer.export import pack
+from gossamer.methods import TTQ, TWN
+from gossamer.runtime import Port, breakeven, build, graph, lower, lower_ternary, ternary
+
+VARIANTS = ("portable", "avx2", "avx512")
+LAYERS = ("stem", "grouped", "hidden", "out")
+
+
+class Net(nn.Module):
+    """Convolutions with and without a norm, a stride, groups, and linear layers on images and rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 24, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(24)
+        self.grouped = nn.Conv2d(24, 32, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2), groups=2)
+        self.hidden = nn.Linear(32, 50)
+        self.out = nn.Linear(50, 10, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.grouped(torch.relu(self.norm(self.stem(x)))))
+        return self.out(torch.relu(self.hidden(x.mean(dim=(2, 3)))))
+
+
+@pytest.fixture(scope="module", params=["TWN", "TWN by channel", "TTQ"])
+def packed(request, tmp_path_factory) -> bytes:
+    kind = {"TWN": TWN(), "TWN by channel": TWN(granularity="channel"), "TTQ": TTQ()}[request.param]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Net().eval()
+        for values in (model.norm.running_mean, model.norm.running_var, model.norm.weight, model.norm.bias):
+            values.data.uniform_(0.5, 2)
+    for name in LAYERS:
+        formats.attach(getattr(model, name), "weight", kind)
+    path = tmp_path_factory.mktemp("ternary") / "net.goss"
+    pack(model, path, torch.zeros(2, 3, 12, 11))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def variant(request):
+    """The library capped at one variant."""
+    native.use_isa(request.param)
+    yield request.param
+    native.use_isa("")
+
+
+def images(batch):
+    return np.random.default_rng(0).standard_normal((batch, 3, 12, 11)).astype(np.float32)
+
+
+def relative(got, wanted):
+    return np.abs(got - wanted).max() / np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
+@pytest.mark.parametrize("batch", [1, 5])
+def test_a_packed_network_gives_what_its_dense_form_gives(packed, variant, batch):
+    x = images(batch)
+
+    got, wanted = (runtime.open(packed, kernels=kernels)(x) for kernels in ("ternary", "dense"))
+
+    assert relative(got, wanted) < 1e-5
+
+
+def test_explain_names_the_operators(packed):
+    rows = runtime.open(packed, kernels="ternary").explain()
+
+    assert [row.kernel for row in rows] == ["TernaryConv", "TernaryConv", "TernaryGemm", "TernaryGemm"]
+    assert {row.why for row in rows} == {"asked for"}
+
+
+def test_norms_and_biases_are_folded_into_the_operators(packed):
+    with artifact.Reader(packed) as reader:
+        before = [node.op for node in graph.nodes(graph.split(reader.graph)[1])]
+        plan = lower.plan(reader, kernels="ternary")
+    after = [node.op for node in graph.nodes(graph.split(plan.model)[1])]
+
+    assert {"Mul", "Add"} <= set(before)
+    assert not {"Conv", "Gemm", "MatMul", "Mul", "Add"} & set(after)
+    assert not any(stub.dtype == "float32" and len(stub.shape) > 1 for stub in plan.initializers)
+
+
+def test_small_layers_stay_dense_and_nothing_is_measured(packed, monkeypatch):
+    monkeypatch.setattr(breakeven, "curve", lambda *given: pytest.fail("it was measured"))
+
+    rows = runtime.open(packed).explain()
+
+    assert {row.kernel for row in rows} == {"onnxruntime dense"}
+
+
+@pytest.mark.parametrize(("ours", "kernel"), [(0.5, "Ternary"), (0.9, "onnxruntime dense")])
+def test_the_faster_kernel_runs(packed, monkeypatch, ours, kernel):
+    def curve(name, threads, measure):
+        ms = ours if name.startswith("ternary") else 1.0
+        return breakeven.Curve(((1, dict.fromkeys(breakeven.SAMPLES, ms)),))
+
+    monkeypatch.setattr(lower_ternary, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(breakeven, "curve", curve)
+
+    rows = runtime.open(packed).explain()
+
+    assert all(row.kernel.startswith(kernel) for row in rows)
+    for row in rows:
+        assert row.ms is not None
+        assert row.other_ms is not None
+        assert (row.ms < row.other_ms) == (kernel == "Ternary")
+
+
+def test_a_convolution_is_measured_once_by_its_shape(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOSSAMER_CACHE", str(tmp_path))
+    monkeypatch.setattr(breakeven, "SECONDS", 0.001)
+    options = ternary.Options(pads=(1, 1, 1, 1), group=2)
+    trials = [lower_ternary.Trial((8, 3, 3, 3), options, 9, 7, ours) for ours in (True, False)]
+
+    first = [breakeven.curve(trial.name, 1, trial) for trial in trials]
+    breakeven.curve.cache_clear()
+    again = [
+        breakeven.curve(trial.name, 1, lambda threads: pytest.fail("measured twice")) for trial in trials
+    ]
+
+    assert first == again
+    assert len(list(tmp_path.iterdir())) == 2
+    assert all(curve.ms(trial.macs, 1) > 0 for curve, trial in zip(first, trials, strict=True))
+
+
+def test_products_are_measured_at_several_sizes(monkeypatch):
+    monkeypatch.setattr(breakeven, "SIDES", (32, 64))
+    monkeypatch.setattr(breakeven, "SECONDS", 0.001)
+
+    rows = lower_ternary._products(1)
+
+    assert [size for size, _ in rows] == [16 * 16, 32 * 32, 64 * 64]
+    assert all(set(times) == set(breakeven.SAMPLES) for _, times in rows)
+
+
+def file_of(op, perm, attributes, *, weights=("w",), codes_of=3, scales=1, outputs=48, inputs=64):
+    """A file of products of one ternary weight; `codes_of` values are among its codes."""
+    outputs_last = op == "MatMul" or not attributes.get("transB")
+    in_graph = (inputs, outputs) if outputs_last else (outputs, inputs)
+    shape = in_graph if perm is None else in_graph[::-1]
+    rng = np.random.default_rng(0)
+    fields = {
+        "codes": Ints(rng.integers(0, codes_of, shape).astype(np.uint8).reshape(-1), 2),
+        "scale": Floats(rng.uniform(0.5, 2, scales).astype(np.float32)),
+    }
+    stored = Stored("uniform", shape, fields, options={"offset": 1})
+    nodes = [build.node(op, ["x", name], [f"y{k}"], integers=attributes) for k, name in enumerate(weights)]
+    nodes += [build.node("Add", ["y0", "y1"], ["y"])] if len(nodes) > 1 else []
+    last = "y" if len(nodes) > 1 else "y0"
+    rows = outputs if attributes.get("transA") else "batch"
+    first = (inputs, outputs) if attributes.get("transA") else ("batch", inputs)
+    model = build.model(nodes, [Port("x", first, "float32")], [Port(last, (rows, outputs), "float32")], {})
+    return artifact.to_bytes(
+        Artifact(model, tuple(Tensor(n, n, stored, perm) for n in dict.fromkeys(weights)))
+    )
+
+
+PLACES = [
+    ("MatMul", None, {}),
+    ("MatMul", (1, 0), {}),
+    ("Gemm", None, {"transB": 1}),
+    ("Gemm", (1, 0), {"transB": 1}),
+    ("Gemm", None, {}),
+]
+
+
+@pytest.mark.parametrize(("op", "perm", "attributes"), PLACES)
+def test_products_are_replaced_in_every_orientation(op, perm, attributes):
+    data = file_of(op, perm, attributes)
+    x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
+
+    opened = runtime.open(data, kernels="ternary")
+
+    assert opened.explain()[0].kernel == "TernaryGemm"
+    assert relative(opened(x), runtime.open(data, kernels="dense")(x)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        file_of("MatMul", None, {}, weights=("w", "w")),  # read twice
+        file_of("Gemm", None, {"transB": 1}, codes_of=4),  # four values
+        file_of("MatMul", None, {}, scales=64),  # a scale per input
+        file_of("Gemm", None, {"transA": 1}, inputs=48),
+    ],
+    ids=["shared", "four values", "scaled inputs", "turned input"],
+)
+def test_other_products_stay_dense(data):
+    rows = runtime.open(data, kernels="ternary").explain()
+
+    assert {row.kernel for row in rows} == {"onnxruntime dense"}
+
+
+def test_another_process_runs_it_without_torch(packed, tmp_path):
+    path = tmp_path / "m.goss"
+    path.write_bytes(packed)
+    code = (
+        "import json, sys, numpy as np, gossamer as gs\n"
+        "y = gs.open(sys.argv[1], kernels='ternary')(np.ones((1, 3, 12, 11), np.float32))\n"
+        "print(json.dumps([y[0].tolist(), 'torch' in sys.modules]))"
+    )
+    results = []
+    for isa in VARIANTS:
+        environment = os.environ | {"GOSSAMER_ISA": isa}
+        command = [sys.executable, "-c", code, str(path)]
+        ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        result, with_torch = json.loads(ran.stdout)
+        assert not with_torch
+        results.append(np.array(result))
+
+    assert relative(results[0], results[1]) < 1e-5
+    assert relative(results[0], results[2]) < 1e-5
