@@ -88,34 +88,35 @@ void compare(const int32_t* v, int64_t count, const int32_t* thresholds, uint8_t
   }
 }
 
-// Sixteen pixels at a time. A comparison gives sixteen bits of one channel; those of 64 channels are two registers of
-// bytes, of which VPMOVB2M collects one bit each: the word of one pixel.
+// 64 pixels at a time. A comparison gives sixteen bits of one channel; those of 64 channels and eight pixels are a register
+// of bytes, of which VPMOVB2M collects one bit each: the word of one pixel.
 GOSSAMER_POPCOUNT
 void pack(const float* x, int64_t channels, int64_t pixels, uint64_t* words) {
   const int64_t step = words_of(channels);
-  alignas(64) uint8_t masks[2][64];
-  for (int64_t from = 0; from < pixels; from += 16) {
-    const int64_t count = std::min<int64_t>(16, pixels - from);
-    const auto live = static_cast<__mmask16>((1u << count) - 1);
+  alignas(64) uint8_t masks[8][64];
+  for (int64_t from = 0; from < pixels; from += 64) {
+    const int64_t count = std::min<int64_t>(64, pixels - from);
     for (int64_t word = 0; word < step; ++word) {
       const int64_t inner = std::min<int64_t>(64, channels - 64 * word);
       const float* at = x + 64 * word * pixels + from;
-      for (int64_t c = 0; c < inner; ++c, at += pixels) {
-        const __m512 value = _mm512_maskz_loadu_ps(live, at);
-        const unsigned mask = _cvtmask16_u32(_mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_NGE_UQ));
-        masks[0][c] = static_cast<uint8_t>(mask);
-        masks[1][c] = static_cast<uint8_t>(mask >> 8);
-      }
-      for (int64_t c = inner; c < 64; ++c) masks[0][c] = masks[1][c] = 0;
-      for (int64_t half = 0; 8 * half < count; ++half) {
-        __m512i bytes = _mm512_load_si512(masks[half]);
+      for (int64_t c = 0; c < inner; ++c, at += pixels)
+        for (int64_t p = 0; p < count; p += 16) {
+          const auto live = static_cast<__mmask16>((1u << std::min<int64_t>(16, count - p)) - 1);
+          const __m512 value = _mm512_maskz_loadu_ps(live, at + p);
+          const unsigned mask = _cvtmask16_u32(_mm512_cmp_ps_mask(value, _mm512_setzero_ps(), _CMP_NGE_UQ));
+          masks[p / 8][c] = static_cast<uint8_t>(mask);
+          masks[p / 8 + 1][c] = static_cast<uint8_t>(mask >> 8);
+        }
+      for (int64_t eighth = 0; 8 * eighth < count; ++eighth) {
+        std::fill(masks[eighth] + inner, masks[eighth] + 64, uint8_t{0});
+        __m512i bytes = _mm512_load_si512(masks[eighth]);
         uint64_t eight[8];
         for (int p = 7; p >= 0; --p) {
           eight[p] = _cvtmask64_u64(_mm512_movepi8_mask(bytes));
           bytes = _mm512_add_epi8(bytes, bytes);
         }
-        const int64_t left = std::min<int64_t>(8, count - 8 * half);
-        for (int64_t p = 0; p < left; ++p) words[(from + 8 * half + p) * step + word] = eight[p];
+        const int64_t left = std::min<int64_t>(8, count - 8 * eighth);
+        for (int64_t p = 0; p < left; ++p) words[(from + 8 * eighth + p) * step + word] = eight[p];
       }
     }
   }

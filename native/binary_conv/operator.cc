@@ -43,6 +43,16 @@ std::vector<Type> per_output(const ort::Creation& creation, const ort::Port* inp
   return values;
 }
 
+constexpr int64_t kLine = 16;  // floats of a line of the cache
+
+inline void fetch(const void* place) {
+#if defined(__GNUC__) || defined(__clang__)
+  __builtin_prefetch(place, 1);
+#else
+  (void)place;
+#endif
+}
+
 }  // namespace
 
 Layer::Layer(const ort::Creation& creation, const ort::Port* inputs)
@@ -109,7 +119,12 @@ void BinaryConv::compute(const ort::Call& call) const {
     const int64_t first = block * kOutputs;
     const Floats how{scale_.data() + first, offset_.data() + first, std::min<int64_t>(kOutputs, filters.outputs - first),
                      step_o, step_p};
-    run(v, count, how, y + image * filters.outputs * frame.pixels() + first * step_o + from * step_p);
+    float* to = y + image * filters.outputs * frame.pixels() + first * step_o + from * step_p;
+    run(v, count, how, to);
+    // stores that miss are done one after the other: ask for the lines of the next block while it is computed
+    const int64_t next = std::min<int64_t>(kOutputs, filters.outputs - first - kOutputs);
+    for (int64_t o = kOutputs; step_p == 1 && o < kOutputs + next; ++o)
+      for (int64_t p = 0; p < count + kLine; p += kLine) fetch(to + o * step_o + std::min(p, count - 1));
   });
 }
 
