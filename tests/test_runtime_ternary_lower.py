@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,12 +109,14 @@ def test_small_layers_stay_dense_and_nothing_is_measured(packed, monkeypatch):
 
 @pytest.mark.parametrize(("ours", "kernel"), [(0.5, "Ternary"), (0.9, "onnxruntime dense")])
 def test_the_faster_kernel_runs(packed, monkeypatch, ours, kernel):
-    def curve(name, threads, measure):
-        ms = ours if name.startswith("ternary") else 1.0
-        return breakeven.Curve(((1, dict.fromkeys(breakeven.SAMPLES, ms)),))
-
+    monkeypatch.setattr(
+        breakeven,
+        "curve",
+        lambda name, threads, measure: SimpleNamespace(
+            ms=lambda size, samples: ours if name.startswith("ternary") else 1.0
+        ),
+    )
     monkeypatch.setattr(lower_ternary, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(breakeven, "curve", curve)
 
     rows = runtime.open(packed).explain()
 
@@ -147,7 +150,7 @@ def test_products_are_measured_at_several_sizes(monkeypatch):
 
     rows = lower_ternary._products(1)
 
-    assert [size for size, _ in rows] == [16 * 16, 32 * 32, 64 * 64]
+    assert [size for size, _ in rows] == [16 * (16 + 48), 32 * (32 + 48), 64 * (64 + 48)]
     assert all(set(times) == set(breakeven.SAMPLES) for _, times in rows)
 
 

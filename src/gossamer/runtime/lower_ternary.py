@@ -22,6 +22,7 @@ from .ports import Port
 
 NAME = "ternary"
 LEAST_WEIGHTS = 2**16
+TABLES = 48
 PICTURE = 14  # pixels squared, where the graph does not tell
 NAMES = (*ternary.NAMES, "bias")
 
@@ -55,7 +56,7 @@ class Layer:
         if self.operator == ternary.GEMM:
             ours, dense = breakeven.curve(NAME, threads, _products), breakeven.dense(threads)
             counts = network.samples(fixed=self.node.op == "Gemm")
-            return {n: (ours.ms(self.weights, n), dense.ms(self.weights, n)) for n in counts}
+            return {n: (ours.ms(work(*self.fields.shape), n), dense.ms(self.weights, n)) for n in counts}
         sizes = network.shapes.get(self.node.inputs[0], ())[2:]
         height, width = (size or PICTURE for size in (*sizes, None, None)[:2])
         count = network.batch or 1
@@ -121,12 +122,17 @@ class Trial:
         return ((self.macs, breakeven.times(model, x, threads, (1,))),)
 
 
+def work(outputs: int, inputs: int) -> int:
+    """What the time of a product grows with: outputs come in blocks of 16, tables cost as much as TABLES outputs."""
+    return (-(-outputs // 16) * 16 + TABLES) * inputs
+
+
 def _products(threads: int) -> breakeven.Rows:
     rng = np.random.default_rng(0)
     rows = []
     for side in (breakeven.SIDES[0] // 2, *breakeven.SIDES):
         x = rng.standard_normal((max(breakeven.SAMPLES), side), np.float32)
-        rows.append((side * side, breakeven.times(ternary.model(_drawn((side, side))), x, threads)))
+        rows.append((work(side, side), breakeven.times(ternary.model(_drawn((side, side))), x, threads)))
     return tuple(rows)
 
 
