@@ -60,6 +60,20 @@ def test_a_ranking_takes_the_lowest_units_of_all_groups_but_never_all_of_one():
     assert kept(choice, "b") == [0, 2]
 
 
+def test_every_weight_keeps_units_of_its_own_even_where_these_score_lowest():
+    first = Member(
+        "first.weight", 0, torch.tensor([2, 0, 1]), OUT
+    )  # has three of the eight units of the stream
+    last = Member("last.weight", 0, torch.arange(8), OUT)
+    stream = Group("first", 8, (first, last), torch.ones(8, dtype=torch.bool))
+
+    choice = by_ratio([stream], {"first": torch.arange(8.0)}, 0.5, Widths(least=0.5))
+    one = by_ratio([stream], {"first": torch.arange(8.0)}, 0.5, Widths())
+
+    assert kept(choice, "first") == [1, 2, 4, 5, 6, 7]
+    assert kept(one, "first") == [2, 5, 6, 7]
+
+
 @pytest.mark.parametrize(
     ("each", "multiple", "expected"), [(1, 4, 8), (2, 4, 6), (4, 8, 6), (3, 8, 8), (1, 64, 10)]
 )

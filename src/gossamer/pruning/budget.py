@@ -4,7 +4,8 @@
     by_rank    one ranking of all units: the `count` lowest go, wherever they are
     within     the mildest of an ordered family of choices whose cost is at most the limit (bisection)
 
-Every group keeps at least `least` of its units, one at least, and those that are not removable. With `multiple`, the number
+Every group keeps at least `least` of its units, one at least, and those that are not removable; so does every weight of the
+units it has (in a stream that grows by padding, the first layers have only some). With `multiple`, the number
 of channels that stay is rounded up to a multiple of it: the best of the dropped units come back. Ties are broken by position
 (the earlier unit goes first), so a choice is exact and repeatable.
 
@@ -152,9 +153,22 @@ def _order(group: Group, scores: Scores) -> Tensor:
 
 
 def _kept(group: Group, order: Tensor, lost: int, widths: Widths) -> Tensor:
+    order = order[~_best_of_each_weight(group, order, widths.least)[order]]
     fixed = group.size - len(order)
     lost = min(lost, len(order))
     needed = widths.needed(group, group.size - lost)
     kept = torch.ones(group.size, dtype=torch.bool)
     kept[order[: max(0, min(lost, group.size - max(needed, fixed)))]] = False
     return kept
+
+
+def _best_of_each_weight(group: Group, order: Tensor, least: float) -> Tensor:
+    """bool [size]: the units without which a weight would keep less than `least` of its own, or nothing."""
+    place = torch.full((group.size,), group.size)  # units that cannot go stand last
+    place[order] = torch.arange(len(order))
+    best = torch.zeros(group.size, dtype=torch.bool)
+    for member in group.members:
+        units = member.units[member.units >= 0].cpu().unique()
+        count = max(1, math.ceil(least * len(units) - 1e-9))
+        best[units[place[units].topk(min(count, len(units))).indices]] = True
+    return best
