@@ -11,7 +11,7 @@ from torch.nn import functional as F
 import gossamer as gs
 from gossamer import artifact, blocks, formats, native, runtime
 from gossamer.methods import BNN, XNOR
-from gossamer.runtime import breakeven, epilogue, graph, lower
+from gossamer.runtime import breakeven, epilogue, graph, lower, lower_binary
 
 VARIANTS = ("portable", "avx2", "avx512")
 
@@ -183,7 +183,23 @@ def test_thresholds_give_every_sign_of_the_function(seed, pooled):
 
 def test_small_layers_are_not_measured(files, monkeypatch):
     monkeypatch.setattr(breakeven, "curve", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(lower_binary, "LEAST_WEIGHTS", 2**17)
 
     rows = runtime.open(files["chain"]).explain()
 
     assert {row.kernel for row in rows} == {"onnxruntime dense"}
+
+
+@pytest.mark.parametrize(("slow", "kernel"), [("binary", "onnxruntime dense"), ("conv", "BinaryConvSign")])
+def test_a_layer_runs_on_bits_where_that_is_expected_to_be_faster(files, monkeypatch, slow, kernel):
+    monkeypatch.setattr(lower_binary, "LEAST_WEIGHTS", 2**14)
+    flat = {
+        name: breakeven.Curve(((1, {1: ms}), (2, {1: 2 * ms}))) for name, ms in (("low", 1.0), ("high", 9.0))
+    }
+    monkeypatch.setattr(breakeven, "curve", lambda name, *_: flat["high" if name.startswith(slow) else "low"])
+
+    rows = {row.weight: row for row in runtime.open(files["chain"]).explain()}
+
+    large = [row for row in rows.values() if np.prod(row.shape) >= 2**14 and row.op == "Conv"]
+    assert [row.kernel for row in large] == [kernel] * 2
+    assert all(row.ms and row.other_ms and row.ms < row.other_ms for row in large)

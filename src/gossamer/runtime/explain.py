@@ -99,6 +99,8 @@ def _kernel(node: Node, weights: list[str], rounded: set[str], layout: str) -> t
         return DENSE, "the weight is integers, but the input is not rounded"
     if layout == "dense":
         return DENSE, "the weight is stored dense"
+    if layout == "binary":
+        return DENSE, "its input is no sign, or it has groups or several bases"
     return (
         DENSE,
         f"no kernel reads {layout} directly; it was decoded when the file was opened",

@@ -20,7 +20,7 @@ from .binary_layer import find as find
 from .lowering import Network, Rewrite
 
 NAME = "binary"
-LEAST_WEIGHTS = 2**16
+LEAST_WEIGHTS = 2**14
 
 
 def rewrite(network: Network, chosen: Sequence[Layer]) -> Rewrite:
