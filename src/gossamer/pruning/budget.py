@@ -168,7 +168,8 @@ def _best_of_each_weight(group: Group, order: Tensor, least: float) -> Tensor:
     place[order] = torch.arange(len(order))
     best = torch.zeros(group.size, dtype=torch.bool)
     for member in group.members:
-        units = member.units[member.units >= 0].cpu().unique()
+        owned = member.units[member.units >= 0].cpu()
+        units = torch.bincount(owned, minlength=group.size).nonzero().flatten()
         count = max(1, math.ceil(least * len(units) - 1e-9))
         best[units[place[units].topk(min(count, len(units))).indices]] = True
     return best
