@@ -80,10 +80,11 @@ RESULT = Path(__file__).parent / "results" / "int8.json"
 
 
 class Reader(CalibrationDataReader):
-    """The calibration inputs, in batches of 32."""
+    """The calibration inputs, in equal batches of at most 32: its histograms take no other."""
 
     def __init__(self, inputs: np.ndarray, name: str) -> None:
-        self.batches = iter([{name: inputs[start : start + 32]} for start in range(0, len(inputs), 32)])
+        size = max(size for size in range(1, 33) if len(inputs) % size == 0)
+        self.batches = iter([{name: inputs[start : start + size]} for start in range(0, len(inputs), size)])
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self.batches, None)
