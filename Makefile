@@ -3,7 +3,7 @@
 # make check      what CI runs: format, lint, types, tests, native tests, docs
 # make sanitize   the native code and the damaged files under AddressSanitizer and UBSan
 # make docs       the documentation as pages in site/
-# make compat     prune the channels of 46 architectures; fills docs/compatibility.md (half an hour)
+# make compat     prune the channels of 45 architectures; fills docs/compatibility.md (half an hour)
 # make figures    write the measured figures into README.md and docs/
 # make clean      remove what was built; make distclean also removes .venv
 #
