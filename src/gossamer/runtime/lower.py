@@ -62,6 +62,8 @@ def plan(reader: artifact.Reader, *, threads: int | None = None, kernels: str = 
         chosen = []
         for candidate in module.find(network):
             if kernels == "auto" and candidate.weights < module.LEAST_WEIGHTS:
+                why = f"with fewer than {module.LEAST_WEIGHTS:,} weights there is little to gain"
+                choices[candidate.output] = Choice(DENSE, why)
                 continue
             choice = _choice(candidate, forced=kernels != "auto")
             choices[candidate.output] = choice
