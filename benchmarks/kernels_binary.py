@@ -1,8 +1,8 @@
 """Convolutions of signs, 3 x 3, batch 1, 1 thread: BinaryConv on floats, with the packing of its input, beside ONNX Runtime.
 
 For each shape: a model of one Conv in float32, the same quantized by onnxruntime.quantization (quantize_static, QDQ, per
-channel), and BinaryConv in every variant that runs here, called in turn in one process. The peak is what registers allow:
-the inner loop of the variant without a load or a store (peak.cc), measured between the shapes, the best of all rounds.
+channel), and BinaryConv, called in turn in one process, for every variant of ours that runs here. The peak is what registers
+allow: the inner loop of the variant without a load or a store (peak.cc), measured between the shapes, the best of all rounds.
 """
 
 from __future__ import annotations
@@ -90,32 +90,24 @@ def shape(
         if not np.array_equal(got, running["float32"].run(None, {"x": signs[0]})[0]):
             raise SystemExit(f"{channels} channels, {pixels} pixels: {name} differs from float32")
 
-    def variant(name: str) -> Callable[[np.ndarray], Any]:
-        def call(x: np.ndarray) -> Any:
-            native.use_isa(name)
-            return ours_session.run(None, {"x": x})
-
-        return call
-
     calls = {name: lambda x, run=one: run.run(None, {"x": x}) for name, one in running.items()}
-    try:
+    row: dict[str, Any] = {"channels": channels, "pixels": pixels, "products": channels**2 * 9 * pixels**2}
+    row |= {"median_ms": {}, "min_ms": {}, "median_ratios": {}, "min_ratios": {}, "gproducts": {}}
+    for name in VARIANTS:  # each beside both others: what changes the variant is not timed
+        native.use_isa(name)
         timed = interleave(
-            calls | {name: variant(name) for name in VARIANTS},
+            {name: lambda x: ours_session.run(None, {"x": x})} | calls,
             inputs,
             seconds=seconds,
+            warm_up_seconds=0.2,
             clock=time.process_time,
         )
-    finally:
         native.use_isa("")
-    row: dict[str, Any] = {"channels": channels, "pixels": pixels, "products": channels**2 * 9 * pixels**2}
-    row["median_ms"] = {name: value.median_ms for name, value in timed.items()}
-    row["min_ms"] = {name: value.min_ms for name, value in timed.items()}
-    for kind in ("median", "min"):
-        times = row[f"{kind}_ms"]
-        row[f"{kind}_ratios"] = {
-            name: {other: times[other] / times[name] for other in running} for name in VARIANTS
-        }
-    row["gproducts"] = {name: row["products"] / row["min_ms"][name] / 1e6 for name in VARIANTS}
+        for kind in ("median", "min"):
+            times = {key: getattr(value, f"{kind}_ms") for key, value in timed.items()}
+            row[f"{kind}_ms"][name] = times
+            row[f"{kind}_ratios"][name] = {other: times[other] / times[name] for other in running}
+        row["gproducts"][name] = row["products"] / timed[name].min_ms / 1e6
     return row
 
 
