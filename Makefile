@@ -58,7 +58,8 @@ sanitize: $(STAMP)
 	# Python itself is not built with the sanitizers: they are loaded first, and its own allocations are not leaks
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 GOSSAMER_NATIVE=$(CURDIR)/build/sanitize/libgossamer.so \
-	  $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/test_artifact*.py tests/test_codec*.py)
+	  $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/test_artifact*.py tests/test_codec*.py \
+	    tests/test_runtime_sparse*.py $(addprefix tests/test_runtime_binary, .py _bits.py _layers.py))
 
 clean:
 	rm -rf build dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
