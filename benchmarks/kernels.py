@@ -27,10 +27,9 @@ from typing import Any
 
 import kernels_binary
 import numpy as np
-import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from beside import claim, in_8_bits, session, tell, write
 
-from gossamer import measure, native
+from gossamer import native
 from gossamer.measure.latency import INPUTS, interleave
 from gossamer.runtime import Port, build, sparse
 
@@ -44,24 +43,6 @@ LAYERS = {  # rows, columns, density of the weights, of the inputs; whether the 
 }
 CASES = ((1, 1), (16, 1), (64, 1))  # batch, threads
 RESULT = Path(__file__).parent / "results" / "kernels.json"
-
-
-class Reader(CalibrationDataReader):
-    """The inputs of the run, one by one."""
-
-    def __init__(self, inputs: list[np.ndarray]) -> None:
-        self.left = iter([{"x": x[:1]} for x in inputs])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self.left, None)
-
-
-def session(source: str | bytes, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    options.register_custom_ops_library(str(native.path()))
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def layer(rows: int, columns: int, density: float, active: float, seconds: float) -> dict[str, Any]:
@@ -94,27 +75,22 @@ def layer(rows: int, columns: int, density: float, active: float, seconds: float
     wanted = inputs[0][:1].astype(np.float64) @ dense.T.astype(np.float64)
     got = session(sparse.model(fields), 1).run(None, {"x": inputs[0][:1]})[0]
     found["relative_error"] = float(np.abs(got - wanted).max() / np.abs(wanted).max())
-    with tempfile.TemporaryDirectory() as folder:
-        source, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(plain)
-        quantize_static(
-            str(source),
-            str(small),
-            Reader(inputs),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-        )
-        found["cases"] = [
-            case(plain, str(small), (positions, codes, codebook, (rows, columns)), inputs, *one, seconds)
-            for one in CASES
-        ]
+    small = in_8_bits(plain, inputs)
+    found["cases"] = [
+        case(plain, small, (positions, codes, codebook, (rows, columns)), inputs, *one, seconds)
+        for one in CASES
+    ]
     return found
 
 
 def case(
-    plain: bytes, small: str, weight: Any, inputs: list[np.ndarray], batch: int, threads: int, seconds: float
+    plain: bytes,
+    small: bytes,
+    weight: Any,
+    inputs: list[np.ndarray],
+    batch: int,
+    threads: int,
+    seconds: float,
 ) -> dict[str, Any]:
     models = {
         "float32": plain,
@@ -150,21 +126,16 @@ def entropy_bytes(density: float) -> float:
 
 def judge(found: dict[str, Any], signs: dict[str, Any]) -> list[dict[str, Any]]:
     claims = []
-
-    def claim(name: str, value: float, *, least: float | None = None, most: float | None = None) -> None:
-        holds = (least is None or value >= least) and (most is None or value <= most)
-        claims.append({"name": name, "value": value, "at_least": least, "at_most": most, "holds": holds})
-
     for name, row in found.items():
-        claim(f"{name}: relative error", row["relative_error"], most=1e-5)
+        claims.append(claim(f"{name}: relative error", row["relative_error"], most=1e-5))
         if not LAYERS[name][-1]:
             continue
         ratios = row["cases"][0]["median_ratios"]
-        claim(f"{name}: speed / float32, batch 1, 1 thread", ratios["float32"], least=5)
-        claim(f"{name}: speed / 8 bits, batch 1, 1 thread", ratios["int8"], least=1.5)
-        claim(f"{name}: stored bytes per kept weight", row["bytes_per_kept_weight"], most=1.25)
+        claims.append(claim(f"{name}: speed / float32, batch 1, 1 thread", ratios["float32"], least=5))
+        claims.append(claim(f"{name}: speed / 8 bits, batch 1, 1 thread", ratios["int8"], least=1.5))
+        claims.append(claim(f"{name}: stored bytes per kept weight", row["bytes_per_kept_weight"], most=1.25))
     for name, value, least in kernels_binary.judge(signs):
-        claim(name, value, least=least)
+        claims.append(claim(name, value, least=least))
     return claims
 
 
@@ -188,7 +159,7 @@ def main() -> None:
                 found[name] = layer(*LAYERS[name][:4], options.seconds)
             else:
                 channels, pixels, _ = kernels_binary.SHAPES[name]
-                signs[name] = kernels_binary.shape(channels, pixels, session, Reader, options.seconds)
+                signs[name] = kernels_binary.shape(channels, pixels, options.seconds)
                 signs[name]["peak_gproducts"] = {variant: peak() for variant, peak in peaks.items()}
                 print("  ", signs[name]["median_ratios"], signs[name]["gproducts"], flush=True)
             result = {
@@ -197,13 +168,9 @@ def main() -> None:
                 "layers": {key: found[key] for key in LAYERS if key in found},
                 "signs": {key: signs[key] for key in kernels_binary.SHAPES if key in signs},
                 "claims": judge(found, signs),
-                "machine": measure.machine.describe(),
-                "versions": measure.machine.versions(),
-                "date": measure.machine.today(),
             }
-            RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for row in judge(found, signs):
-        print("holds" if row["holds"] else "FAILS", row["name"], f"{row['value']:.4g}")
+            write(RESULT, result)
+    tell(judge(found, signs))
 
 
 if __name__ == "__main__":

@@ -10,14 +10,13 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from beside import in_8_bits, session
 
 from gossamer import native
 from gossamer.measure.latency import INPUTS, interleave
@@ -57,9 +56,7 @@ def peaks(folder: str) -> dict[str, Callable[[], float]]:
     return found
 
 
-def shape(
-    channels: int, pixels: int, session: Callable[..., Any], reader: Callable[..., Any], seconds: float
-) -> dict[str, Any]:
+def shape(channels: int, pixels: int, seconds: float) -> dict[str, Any]:
     """One row: milliseconds, ratios, and billions of products a second."""
     rng = np.random.default_rng(0)
     weight = np.where(rng.random((channels, channels, 3, 3)) < 0.5, -1, 1).astype(np.float32)
@@ -69,20 +66,8 @@ def shape(
     plain = build.model([build.node("Conv", ["x", "w"], ["y"], lists=lists)], [x], [y], {"w": weight})
     ones, zeros = np.ones(channels, np.float32), np.zeros(channels, np.float32)
     ours = binary.model(weight, ones, zeros, pads=(1, 1, 1, 1))
-    with tempfile.TemporaryDirectory() as folder:
-        source, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(plain)
-        quantize_static(
-            str(source),
-            str(small),
-            reader(inputs),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-        )
-        running = {"float32": session(plain, 1), "int8": session(str(small), 1)}
-    ours_session = session(ours, 1)
+    running = {"float32": session(plain), "int8": session(in_8_bits(plain, inputs))}
+    ours_session = session(ours)
     signs = [np.where(one >= 0, 1, -1).astype(np.float32) for one in inputs]
     for name in VARIANTS:
         native.use_isa(name)

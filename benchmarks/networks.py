@@ -18,7 +18,6 @@ weights in float32; no shape more than 3 % slower than dense. Results: benchmark
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -27,14 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
-from kernels import Reader
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from beside import claim, in_8_bits, session, tell, write
 from torch import nn
 
 import gossamer as gs
-from gossamer import artifact, blocks, formats, measure, native, runtime
+from gossamer import artifact, blocks, formats, native, runtime
 from gossamer.formats import Uniform
 from gossamer.measure.latency import INPUTS, interleave
 from gossamer.methods import XNOR
@@ -83,13 +80,6 @@ def vgg(signs: bool) -> nn.Module:
     return model.eval()
 
 
-def opened(source: str | bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-
-
 def network(seconds: float) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     inputs = [rng.standard_normal((1, 3, 32, 32), np.float32) for _ in range(INPUTS)]
@@ -98,20 +88,10 @@ def network(seconds: float) -> dict[str, Any]:
         folder = Path(name)
         size = gs.pack(vgg(True), folder / "signs.goss", example).size_bytes
         gs.pack(vgg(False), folder / "float.goss", example, input_names=["x"])
-        (folder / "float.onnx").write_bytes(runtime.unpack(folder / "float.goss"))
-        quantize_static(
-            str(folder / "float.onnx"),
-            str(folder / "int8.onnx"),
-            Reader(inputs),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-        )
+        plain = runtime.unpack(folder / "float.goss")
         ours = runtime.open(folder / "signs.goss", threads=1)
         dense = runtime.open(folder / "signs.goss", threads=1, kernels="dense")
-        others = {kind: opened(str(folder / f"{kind}.onnx")) for kind in ("float", "int8")}
-    others["float32"] = others.pop("float")
+    others = {"float32": session(plain), "int8": session(in_8_bits(plain, inputs))}
     agreement = [float(np.abs(ours(x) - dense(x)).max()) for x in inputs]
     timed = interleave(
         {"ours": ours, "dense": dense}
@@ -151,10 +131,10 @@ def edges(seconds: float) -> dict[str, float]:
     }
     found = {}
     for name, (made, shape) in models.items():
-        session = opened(made)
+        running = session(made)
         inputs = [np.random.default_rng(i).standard_normal(shape, np.float32) for i in range(INPUTS)]
         timed = interleave(
-            {name: lambda x, run=session: run.run(None, {"x": x})},
+            {name: lambda x, run=running: run.run(None, {"x": x})},
             inputs,
             seconds=seconds,
             clock=time.process_time,
@@ -225,15 +205,12 @@ def layers(seconds: float) -> list[dict[str, Any]]:
 
 def judge(vgg_small: dict[str, Any], singles: list[dict[str, Any]]) -> list[dict[str, Any]]:
     least = min(row.get("dense_by_auto", 1.0) for row in singles)
-    claims = [
-        ("VGG-small on signs: speed / float32, batch 1, 1 thread", vgg_small["median_ratios"]["float32"], 5),
-        ("VGG-small on signs: speed / 8 bits, batch 1, 1 thread", vgg_small["median_ratios"]["int8"], 1.6),
-        ("VGG-small on signs: float32 weights / file", vgg_small["times_smaller"], 24),
-        ("single layers: speed / dense, the slowest shape", least, 0.97),
-    ]
+    ratios = vgg_small["median_ratios"]
     return [
-        {"name": name, "value": value, "at_least": most, "holds": value >= most}
-        for name, value, most in claims
+        claim("VGG-small on signs: speed / float32, batch 1, 1 thread", ratios["float32"], least=5),
+        claim("VGG-small on signs: speed / 8 bits, batch 1, 1 thread", ratios["int8"], least=1.6),
+        claim("VGG-small on signs: float32 weights / file", vgg_small["times_smaller"], least=24),
+        claim("single layers: speed / dense, the slowest shape", least, least=0.97),
     ]
 
 
@@ -253,13 +230,9 @@ def main() -> None:
         "vgg_small": vgg_small,
         "layers": singles,
         "claims": judge(vgg_small, singles),
-        "machine": measure.machine.describe(),
-        "versions": measure.machine.versions(),
-        "date": measure.machine.today(),
     }
-    RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for row in result["claims"]:
-        print("holds" if row["holds"] else "FAILS", row["name"], f"{row['value']:.4g}")
+    write(RESULT, result)
+    tell(result["claims"])
 
 
 if __name__ == "__main__":

@@ -16,19 +16,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from kernels import Reader, session
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+from beside import claim, in_8_bits, session, tell, write
 from torch.nn.functional import conv2d
 
 import gossamer
-from gossamer import artifact, measure, native
+from gossamer import artifact, native
 from gossamer.artifact import Artifact, Floats, Ints, Stored, Tensor
 from gossamer.measure.latency import INPUTS, interleave
 from gossamer.runtime import Port, build, ternary
@@ -97,23 +95,11 @@ def layer(name: str, seconds: float) -> dict[str, Any]:
         "float32_bytes": dense.nbytes,
         "chosen": chosen(build.model([node], *ports, {}), codes, scale, transposed=name in PRODUCTS),
     }
-    ours = session(ternary.model(fields, options=options), 1)
+    ours = session(ternary.model(fields, options=options))
     wanted = in_double(inputs[0], dense, options)
     got = ours.run(None, {"x": inputs[0]})[0]
     found["relative_error"] = float(np.abs(got - wanted).max() / np.abs(wanted).max())
-    with tempfile.TemporaryDirectory() as folder:
-        source, small = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
-        source.write_bytes(plain)
-        quantize_static(
-            str(source),
-            str(small),
-            Reader(inputs),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            activation_type=QuantType.QUInt8,
-        )
-        running = {"float32": session(plain, 1), "int8": session(str(small), 1), "ternary": ours}
+    running = {"float32": session(plain), "int8": session(in_8_bits(plain, inputs)), "ternary": ours}
     timed = interleave(
         {key: lambda x, run=one: run.run(None, {"x": x}) for key, one in running.items()},
         inputs,
@@ -149,20 +135,15 @@ def chosen(graph: bytes, codes: np.ndarray, scale: np.ndarray, *, transposed: bo
 
 def judge(found: dict[str, Any]) -> list[dict[str, Any]]:
     claims = []
-
-    def claim(name: str, value: float, *, least: float | None = None, most: float | None = None) -> None:
-        holds = (least is None or value >= least) and (most is None or value <= most)
-        claims.append({"name": name, "value": value, "at_least": least, "at_most": most, "holds": holds})
-
     for name, row in found.items():
-        claim(f"{name}: relative error", row["relative_error"], most=1e-5)
+        claims.append(claim(f"{name}: relative error", row["relative_error"], most=1e-5))
         ratio = row["median_ratios"]["float32"]
         if name in PRODUCTS and PRODUCTS[name][-1]:
-            claim(f"{name}: speed / float32, one sample above the cache", ratio, least=3)
+            claims.append(claim(f"{name}: speed / float32, one sample above the cache", ratio, least=3))
         elif row["chosen"].startswith("Ternary"):
-            claim(f"{name}: speed / float32, where it is chosen", ratio, least=0.97)
+            claims.append(claim(f"{name}: speed / float32, where it is chosen", ratio, least=0.97))
         else:
-            claim(f"{name}: speed / float32 if it ran; dense is chosen", ratio)
+            claims.append(claim(f"{name}: speed / float32 if it ran; dense is chosen", ratio))
     return claims
 
 
@@ -186,13 +167,9 @@ def main() -> None:
             "variant": native.isa(),
             "layers": {key: found[key] for key in names if key in found},
             "claims": judge(found),
-            "machine": measure.machine.describe(),
-            "versions": measure.machine.versions(),
-            "date": measure.machine.today(),
         }
-        RESULT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for row in judge(found):
-        print("holds" if row["holds"] else "FAILS", row["name"], f"{row['value']:.4g}")
+        write(RESULT, result)
+    tell(judge(found))
 
 
 if __name__ == "__main__":
