@@ -75,8 +75,8 @@ def layer_graph(model: nn.Module, example: Batch) -> LayerGraph:
             program = torch.export.export(model, args, strict=False)
         except Exception as error:  # tracing runs the user's code, which may raise anything
             raise ModelError(
-                f"{type(model).__name__} cannot be traced, so its pairs of layers are not known: {tracing.said(error)}. Use torch "
-                "operators only inside forward, without control flow that depends on values."
+                f"{type(model).__name__} cannot be traced, so its pairs of layers are not known: {tracing.said(error)}. "
+                "Use torch operators only inside forward, without control flow that depends on values."
             ) from error
     return _Reader(program).read()
 
