@@ -560,7 +560,7 @@ def test_an_interrupted_run_says_how_to_resume_and_does(recipe, tmp_path):
         str(tmp_path / "run"),
     ]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / "run" / "stages").exists():
+    while process.poll() is None and not (tmp_path / "run").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
