@@ -17,25 +17,21 @@
 #include <string>
 #include <vector>
 
+#include "windows.h"
+
 namespace gossamer::binary {
 
 constexpr int kOutputs = 16;  // of a block; filters of a block lie word by word, so a vector holds several outputs
 constexpr int kPixels = 4;    // of a tile
-constexpr int64_t kMost = int64_t{1} << 20;
 
 inline int64_t words_of(int64_t channels) { return (channels + 63) / 64; }
 
-struct Geometry {
-  int64_t channels, kernel[2], stride[2], dilation[2], pad[4];  // pad: top, left, bottom, right, as ONNX orders them
-  bool pad_with_one;                                            // else with 0
+struct Geometry : Windows {
+  int64_t channels;
+  bool pad_with_one;  // else with 0
 
-  int64_t taps() const { return kernel[0] * kernel[1]; }
   int64_t channel_words() const { return words_of(channels); }
   int64_t words() const { return taps() * channel_words(); }
-  int64_t outputs(int axis, int64_t size) const {
-    const int64_t reach = dilation[axis] * (kernel[axis] - 1) + 1, padded = size + pad[axis] + pad[axis + 2];
-    return padded < reach ? 0 : (padded - reach) / stride[axis] + 1;
-  }
   bool padded() const { return pad[0] | pad[1] | pad[2] | pad[3]; }
 };
 
@@ -48,24 +44,11 @@ struct Filters {
   int32_t products() const { return static_cast<int32_t>(geometry.channels * geometry.taps()); }  // K
 };
 
-inline void expect_within(const char* name, int64_t value, int64_t least) {
-  if (value < least || value > kMost) {
-    throw std::invalid_argument(std::string(name) + " is " + std::to_string(value) + ", expected " +
-                                std::to_string(least) + " to 2^20");
-  }
-}
-
 // Filters [outputs, kernel_h, kernel_w, ceil(channels / 8)] of bits, the first channel of a byte in its lowest.
 inline Filters checked(const uint8_t* bits, int64_t size, const Geometry& geometry, int64_t outputs) {
   expect_within("'channels'", geometry.channels, 1);
   expect_within("the number of outputs", outputs, 1);
-  for (int axis = 0; axis < 2; ++axis) {
-    expect_within("'kernel_shape'", geometry.kernel[axis], 1);
-    expect_within("'strides'", geometry.stride[axis], 1);
-    expect_within("'dilations'", geometry.dilation[axis], 1);
-  }
-  for (int64_t pad : geometry.pad) expect_within("'pads'", pad, 0);
-  expect_within("the number of taps", geometry.taps(), 1);
+  geometry.check();
   expect_within("'channels' times the taps", geometry.channels * geometry.taps(), 1);
   const int64_t bytes = (geometry.channels + 7) / 8, taps = geometry.taps();
   if (size / taps / bytes != outputs || size != outputs * taps * bytes) {

@@ -2,6 +2,8 @@
 
 #include <limits>
 
+#include "ort/windows.h"
+
 namespace gossamer::binary {
 
 bool flag(const ort::Creation& creation, const char* name) {
@@ -16,15 +18,8 @@ namespace {
 
 Filters filters_of(const ort::Creation& creation, const ort::Port* inputs) {
   Geometry g{};
-  const auto read = [&](const char* name, int64_t* to, size_t count) {
-    const auto values = creation.integers(name, count);
-    std::copy_n(values.data(), count, to);
-  };
-  read("channels", &g.channels, 1);
-  read("kernel_shape", g.kernel, 2);
-  read("strides", g.stride, 2);
-  read("dilations", g.dilation, 2);
-  read("pads", g.pad, 4);
+  creation.read("channels", &g.channels, 1);
+  ort::read(creation, g);
   g.pad_with_one = flag(creation, "pad_value");
   const ort::Tensor bits = creation.constant(inputs, 1);
   return checked(bits.as<uint8_t>(), bits.size(), g, bits.dims.empty() ? 0 : bits.dims[0]);

@@ -9,6 +9,7 @@
 //     };
 #pragma once
 
+#include <algorithm>
 #include <iterator>
 #include <new>
 #include <stdexcept>
@@ -92,6 +93,11 @@ class Creation {
                                   " integers");
     }
     return values;
+  }
+
+  void read(const char* name, int64_t* to, size_t count) const {
+    const std::vector<int64_t> values = integers(name, count);
+    std::copy(values.begin(), values.end(), to);
   }
 
   std::string node() const {

@@ -1,5 +1,6 @@
 #include "ternary_conv/operator.h"
 
+#include "ort/windows.h"
 #include "ternary_conv/conv.h"
 
 namespace gossamer::ternary {
@@ -7,16 +8,9 @@ namespace {
 
 Geometry geometry_of(const ort::Creation& creation) {
   Geometry g{};
-  const auto read = [&](const char* name, int64_t* to, size_t count) {
-    const auto values = creation.integers(name, count);
-    std::copy_n(values.data(), count, to);
-  };
-  read("channels", &g.channels, 1);
-  read("group", &g.groups, 1);
-  read("kernel_shape", g.kernel, 2);
-  read("strides", g.stride, 2);
-  read("dilations", g.dilation, 2);
-  read("pads", g.pad, 4);
+  creation.read("channels", &g.channels, 1);
+  creation.read("group", &g.groups, 1);
+  ort::read(creation, g);
   return g;
 }
 

@@ -81,7 +81,7 @@ inline void binary_convolutions_equal_their_reference(Random& random, int rounds
 inline void impossible_geometries_are_refused() {
   const std::vector<uint8_t> bits(9, 0);
   const auto refused = [&](auto change) {
-    binary::Geometry g{8, {3, 3}, {1, 1}, {1, 1}, {1, 1, 1, 1}, false};
+    binary::Geometry g{{{3, 3}, {1, 1}, {1, 1}, {1, 1, 1, 1}}, 8, false};
     int64_t outputs = 1;
     change(g, outputs);
     try {

@@ -95,7 +95,7 @@ inline void ternary_convolutions_equal_their_reference(Random& random, int round
 inline void damaged_ternary_fields_are_refused_or_harmless(Random& random, int rounds) {
   int refused = 0;
   for (int round = 0; round < rounds; ++round) {
-    ternary::Geometry g{1 + static_cast<int64_t>(random() % 40), 1, {3, 2}, {1, 2}, {1, 1}, {1, 1, 1, 1}};
+    ternary::Geometry g{{{3, 2}, {1, 2}, {1, 1}, {1, 1, 1, 1}}, 1 + static_cast<int64_t>(random() % 40), 1};
     int64_t outputs = 1 + static_cast<int64_t>(random() % 40);
     auto codes = ternary_codes(random, outputs * g.taps(), g.channels);
     float values[] = {-1.0f, 1.0f};

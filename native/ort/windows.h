@@ -1,0 +1,16 @@
+// The attributes of a convolution, lists of integers named and ordered as those of Conv.
+#pragma once
+
+#include "ort/kernel.h"
+#include "windows.h"
+
+namespace gossamer::ort {
+
+inline void read(const Creation& creation, Windows& windows) {
+  creation.read("kernel_shape", windows.kernel, 2);
+  creation.read("strides", windows.stride, 2);
+  creation.read("dilations", windows.dilation, 2);
+  creation.read("pads", windows.pad, 4);
+}
+
+}  // namespace gossamer::ort
