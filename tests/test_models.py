@@ -35,7 +35,9 @@ PARAMETERS = {
     "mlp-mnist": 784 * 1024 + 2 * 1024 * 1024 + 1024 * 10 + 2 * (3 * 1024 + 10),
     "mobilenet-small": 151_770,  # counted by hand from the table of blocks
     "vgg-small": 4_660_106,
+    "vgg-small-pool-first": 4_660_106,
     "vgg-tiny": 9 * (16 + 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64) + 2 * 224 + (64 * 9 + 1) * 10,
+    "vgg-tiny-pool-first": 77_786,
 }
 
 

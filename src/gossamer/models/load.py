@@ -1,7 +1,8 @@
 """`load_model`: from a short text to a torch module, with weights when asked.
 
     lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56    built in
-    mobilenet-small  vgg-small  vgg-tiny  squeezenet1_1  mlp-mnist
+    mobilenet-small  squeezenet1_1  mlp-mnist
+    vgg-small  vgg-tiny  vgg-small-pool-first  vgg-tiny-pool-first
     module:function  file.py:function                                         yours; called without arguments
     file.onnx                                                                 read as a torch module (see `onnx`)
 
@@ -47,7 +48,9 @@ NAMES: dict[str, Callable[[], nn.Module]] = {
     "mobilenet-small": MobileNetSmall,
     "squeezenet1_1": SqueezeNet,
     "vgg-small": VGGSmall,
+    "vgg-small-pool-first": partial(VGGSmall, pool_first=True),
     "vgg-tiny": partial(VGGSmall, widths=TINY, channels=1, side=28),
+    "vgg-tiny-pool-first": partial(VGGSmall, widths=TINY, channels=1, side=28, pool_first=True),
 }
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _SHOWN = 5
