@@ -182,7 +182,7 @@ def test_thresholds_give_every_sign_of_the_function(seed, pooled):
 
 
 def test_small_layers_are_not_measured(files, monkeypatch):
-    monkeypatch.setattr(breakeven, "curve", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(breakeven, "curve", lambda *_, **__: pytest.fail("it was measured"))
     monkeypatch.setattr(lower_binary, "LEAST_WEIGHTS", 2**17)
 
     rows = runtime.open(files["chain"]).explain()
@@ -196,7 +196,9 @@ def test_a_layer_runs_on_bits_where_that_is_expected_to_be_faster(files, monkeyp
     flat = {
         name: breakeven.Curve(((1, {1: ms}), (2, {1: 2 * ms}))) for name, ms in (("low", 1.0), ("high", 9.0))
     }
-    monkeypatch.setattr(breakeven, "curve", lambda name, *_: flat["high" if name.startswith(slow) else "low"])
+    monkeypatch.setattr(
+        breakeven, "curve", lambda name, *_, **__: flat["high" if name.startswith(slow) else "low"]
+    )
 
     rows = {row.weight: row for row in runtime.open(files["chain"]).explain()}
 

@@ -16,7 +16,7 @@ import gossamer as gs
 from gossamer import artifact, native, runtime
 from gossamer.errors import OptionError
 from gossamer.models.lenet import LeNet300
-from gossamer.runtime import breakeven, build, graph, lower, lower_sparse, sparse
+from gossamer.runtime import breakeven, build, graph, lower, lower_sparse, lowering, sparse
 
 VARIANTS = ("portable", "avx2", "avx512")
 
@@ -93,7 +93,7 @@ def test_explain_names_the_operator_and_why(packed):
 
 
 def test_small_layers_stay_dense_and_nothing_is_measured(packed, monkeypatch):
-    monkeypatch.setattr(breakeven, "curve", lambda *given: pytest.fail("it was measured"))
+    monkeypatch.setattr(breakeven, "curve", lambda *_, **__: pytest.fail("it was measured"))
 
     rows = runtime.open(packed).explain()
 
@@ -285,6 +285,7 @@ def flat(ms):
     [
         (None, "batch", "SparseGemm"),
         (64, "batch", "onnxruntime dense"),
+        (4, "batch", "onnxruntime dense"),
         (1, "batch", "onnxruntime dense"),
         (64, 1, "SparseGemm"),
         (1, 1, "onnxruntime dense"),
@@ -294,7 +295,7 @@ def test_the_operator_runs_where_it_is_faster_for_every_batch(monkeypatch, slow_
     sparse_ms = {n: 1000.0 if n == slow_batch else 0.001 for n in breakeven.SAMPLES}
     monkeypatch.setattr(lower_sparse, "LEAST_WEIGHTS", 1)
     curves = {"dense": flat(dict.fromkeys(breakeven.SAMPLES, 1.0)), "sparse": flat(sparse_ms)}
-    monkeypatch.setattr(breakeven, "curve", lambda name, threads, measure: curves[name])
+    monkeypatch.setattr(breakeven, "curve", lambda name, threads, measure, traffic: curves[name])
 
     row = runtime.open(file_of("Gemm", None, {"transB": 1}, batch=batch)).explain()[0]
 
@@ -317,6 +318,30 @@ def test_a_curve_interpolates_the_cost_of_one_weight():
     assert found.ms(100, 128) == pytest.approx(200)
 
 
+@pytest.mark.parametrize(
+    ("size_bytes", "traffic"),
+    [(0, 0), (2**20, 0), (2**20 + 1, 2**23), (11_700_000, 2**23), (3 * 2**23 + 1, 2**26), (10**9, 2**26)],
+)
+def test_what_the_other_layers_displace_is_one_of_three_levels(size_bytes, traffic):
+    assert breakeven.level(size_bytes) == traffic
+
+
+def test_a_layer_is_judged_by_what_the_others_do_to_the_caches(monkeypatch):
+    asked = []
+    monkeypatch.setattr(lower_sparse, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(lowering.Network, "_weights", 5_000_000)
+
+    def curve(name, threads, measure, traffic):
+        asked.append((name, traffic))
+        return flat(dict.fromkeys(breakeven.SAMPLES, 1.0))
+
+    monkeypatch.setattr(breakeven, "curve", curve)
+
+    runtime.open(file_of("Gemm", None, {"transB": 1}))
+
+    assert asked == [("sparse", 2**23), ("dense", 2**23)]
+
+
 def test_a_curve_is_measured_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("GOSSAMER_CACHE", str(tmp_path))
     monkeypatch.setattr(breakeven, "SIDES", (32, 64))
@@ -326,12 +351,12 @@ def test_a_curve_is_measured_once_and_kept(monkeypatch, tmp_path):
         first = breakeven.dense(1)
         (file,) = tmp_path.iterdir()
         breakeven.curve.cache_clear()
-        monkeypatch.setattr(breakeven, "_dense", lambda threads: pytest.fail("measured twice"))
+        monkeypatch.setattr(breakeven, "_dense", lambda threads, traffic: pytest.fail("measured twice"))
         assert breakeven.dense(1) == first
         for damaged in ("[]", '[[5, {"1": 1}], [4, {"1": 1}]]', "[[5, {}]]", '{"dense": 1}', "[1]", "x"):
             breakeven.curve.cache_clear()
             file.write_text(damaged)
-            monkeypatch.setattr(breakeven, "_dense", lambda threads: first.rows)
+            monkeypatch.setattr(breakeven, "_dense", lambda threads, traffic: first.rows)
             assert breakeven.dense(1) == first
     finally:
         breakeven.curve.cache_clear()

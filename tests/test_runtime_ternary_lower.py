@@ -100,7 +100,7 @@ def test_norms_and_biases_are_folded_into_the_operators(packed):
 
 
 def test_small_layers_stay_dense_and_nothing_is_measured(packed, monkeypatch):
-    monkeypatch.setattr(breakeven, "curve", lambda *given: pytest.fail("it was measured"))
+    monkeypatch.setattr(breakeven, "curve", lambda *_, **__: pytest.fail("it was measured"))
 
     rows = runtime.open(packed).explain()
 
@@ -112,7 +112,7 @@ def test_the_faster_kernel_runs(packed, monkeypatch, ours, kernel):
     monkeypatch.setattr(
         breakeven,
         "curve",
-        lambda name, threads, measure: SimpleNamespace(
+        lambda name, threads, measure, **_: SimpleNamespace(
             ms=lambda size, samples: ours if name.startswith("ternary") else 1.0
         ),
     )
@@ -148,7 +148,7 @@ def test_products_are_measured_at_several_sizes(monkeypatch):
     monkeypatch.setattr(breakeven, "SIDES", (32, 64))
     monkeypatch.setattr(breakeven, "SECONDS", 0.001)
 
-    rows = lower_ternary._products(1)
+    rows = lower_ternary._products(1, traffic=2**20)
 
     assert [size for size, _ in rows] == [16 * (16 + 48), 32 * (32 + 48), 64 * (64 + 48)]
     assert all(set(times) == set(breakeven.SAMPLES) for _, times in rows)

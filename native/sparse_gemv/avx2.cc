@@ -53,6 +53,34 @@ void slice_avx2(Slice slice, const float* codebook, const float* x, int64_t, flo
   _mm256_store_ps(sums + 8, sum[1]);
 }
 
+// Eight rows and four samples: a register holds two rows.
+GOSSAMER_TARGET("avx2,fma")
+void slice_few_avx2(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums) {
+  const Decoder decoder(codebook);
+  const __m256i zero_line = _mm256_set1_epi32(static_cast<int>(columns));
+  const __m256i first = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+  for (int half = 0; half < 2; ++half) {
+    __m256i column = _mm256_set1_epi32(-1);
+    __m256 sum[4];
+    for (auto& one : sum) one = _mm256_setzero_ps();
+    alignas(32) int32_t line[8];
+    for (int64_t k = 0; k < slice.steps; ++k) {
+      const Eight now = decoder.step(column, slice.bytes + k * kLanes + 8 * half);
+      column = now.column;
+      _mm256_store_si256(reinterpret_cast<__m256i*>(line), _mm256_blendv_epi8(zero_line, column, now.entry));
+#pragma GCC unroll 4
+      for (int pair = 0; pair < 4; ++pair) {
+        const float* low = x + static_cast<int64_t>(line[2 * pair]) * kFew;
+        const float* high = x + static_cast<int64_t>(line[2 * pair + 1]) * kFew;
+        const __m256 samples = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_load_ps(low)), _mm_load_ps(high), 1);
+        const __m256i spread = _mm256_add_epi32(first, _mm256_set1_epi32(2 * pair));
+        sum[pair] = _mm256_fmadd_ps(_mm256_permutevar8x32_ps(now.value, spread), samples, sum[pair]);
+      }
+    }
+    for (int pair = 0; pair < 4; ++pair) _mm256_store_ps(sums + (8 * half + 2 * pair) * kFew, sum[pair]);
+  }
+}
+
 // Eight rows and eight samples in registers: four passes over a slice, which stays in the first cache.
 GOSSAMER_TARGET("avx2,fma")
 void slice_batch_avx2(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums) {

@@ -9,15 +9,15 @@ namespace gossamer::sparse {
 namespace {
 
 // Nanoseconds on an x86 of 2022: of a byte in column order (and of a column that is not skipped), of a byte in row
-// order, and of a byte in row order for a pass of up to kBatch samples. Only their ratios matter.
+// order, and of a byte in row order for a pass of up to kFew and of up to kBatch samples. Only their ratios matter.
 struct Costs {
-  double column_byte, column, row_byte, batch_byte;
+  double column_byte, column, row_byte, few_byte, batch_byte;
 };
 
 Costs costs() {
-  if (isa() == Isa::avx512) return {0.60, 15, 0.42, 1.0};
-  if (isa() == Isa::avx2) return {0.60, 20, 0.42, 1.7};
-  return {0.65, 40, 4.0, 8.0};
+  if (isa() == Isa::avx512) return {0.60, 15, 0.42, 0.57, 1.0};
+  if (isa() == Isa::avx2) return {0.60, 20, 0.42, 0.57, 1.6};
+  return {0.65, 40, 3.5, 2.3, 7.0};
 }
 
 Matrix matrix_of(const ort::Creation& creation) {
@@ -27,11 +27,11 @@ Matrix matrix_of(const ort::Creation& creation) {
                  starts.size(), codebook.as<float>(), codebook.size());
 }
 
-// x [samples, columns] as lines of kBatch samples, [columns + 1, kBatch]; the last line is zero.
-void transpose(const float* x, int64_t samples, int64_t columns, float* lines) {
+// x [samples, columns] as lines of `width` samples, [columns + 1, width]; the last line is zero.
+void transpose(const float* x, int64_t samples, int64_t columns, int64_t width, float* lines) {
   for (int64_t j = 0; j < columns; ++j)
-    for (int64_t n = 0; n < kBatch; ++n) lines[j * kBatch + n] = n < samples ? x[n * columns + j] : 0.0f;
-  std::fill(lines + columns * kBatch, lines + (columns + 1) * kBatch, 0.0f);
+    for (int64_t n = 0; n < width; ++n) lines[j * width + n] = n < samples ? x[n * columns + j] : 0.0f;
+  std::fill(lines + columns * width, lines + (columns + 1) * width, 0.0f);
 }
 
 struct Aligned {
@@ -83,18 +83,22 @@ void SparseGemm::compute(const ort::Call& call) const {
   const Costs cost = costs();
   const double bytes = static_cast<double>(matrix_.size()), by_row = cost.row_byte * bytes;
   for (int64_t n = 0; n < samples;) {
-    const int64_t group = std::min<int64_t>(kBatch, samples - n);
+    const int64_t left = samples - n, few = std::min<int64_t>(kFew, left), many = std::min<int64_t>(kBatch, left);
     const int64_t found = find_active(from + n * columns, columns, active.get());
     const double share = columns ? static_cast<double>(found) / static_cast<double>(columns) : 0;
+    // of one sample
     const double by_column = share * (cost.column_byte * bytes + cost.column * static_cast<double>(columns * matrix_.streams));
-    const double together = cost.batch_byte * bytes / static_cast<double>(group);  // of one sample
+    const double by_few = cost.few_byte * bytes / static_cast<double>(few);
+    const double by_many = cost.batch_byte * bytes / static_cast<double>(many);
     float* to = y + n * height;
-    if (group > 1 && together < std::min(by_column, by_row)) {
+    if (left > 1 && std::min(by_few, by_many) < std::min(by_column, by_row)) {
       const auto& all = rows();
+      const int width = by_few <= by_many ? kFew : kBatch;
+      const int64_t group = std::min<int64_t>(width, left);
       if (!lines) lines = std::make_unique<Aligned>((columns + 1) * kBatch);
-      transpose(from + n * columns, group, columns, lines->data);
+      transpose(from + n * columns, group, columns, width, lines->data);
       call.parallel(matrix_.streams, [&](int64_t s) {
-        add_rows_batch(all[s], matrix_.codebook, lines->data, group, to + matrix_.starts[s], height);
+        add_rows_batch(all[s], matrix_.codebook, lines->data, width, group, to + matrix_.starts[s], height);
       });
       n += group;
     } else if (by_column <= by_row) {

@@ -18,6 +18,18 @@ inline void each_of(Slice slice, int lane, const float* codebook, int64_t idle, 
   }
 }
 
+template <int width>
+void sum_slice(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums) {
+  for (int lane = 0; lane < kLanes; ++lane) {
+    float sum[width] = {};
+    each_of(slice, lane, codebook, columns, [&](int64_t j, float value) {
+      const float* samples = x + j * width;
+      for (int n = 0; n < width; ++n) sum[n] += value * samples[n];
+    });
+    for (int n = 0; n < width; ++n) sums[lane * width + n] = sum[n];
+  }
+}
+
 }  // namespace
 
 void slice_portable(Slice slice, const float* codebook, const float* x, int64_t, float* sums) {
@@ -28,15 +40,12 @@ void slice_portable(Slice slice, const float* codebook, const float* x, int64_t,
   }
 }
 
+void slice_few_portable(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums) {
+  sum_slice<kFew>(slice, codebook, x, columns, sums);
+}
+
 void slice_batch_portable(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums) {
-  for (int lane = 0; lane < kLanes; ++lane) {
-    float sum[kBatch] = {};
-    each_of(slice, lane, codebook, columns, [&](int64_t j, float value) {
-      const float* samples = x + j * kBatch;
-      for (int n = 0; n < kBatch; ++n) sum[n] += value * samples[n];
-    });
-    for (int n = 0; n < kBatch; ++n) sums[lane * kBatch + n] = sum[n];
-  }
+  sum_slice<kBatch>(slice, codebook, x, columns, sums);
 }
 
 }  // namespace gossamer::sparse

@@ -18,6 +18,13 @@ SliceSum single() {
   return slice_portable;
 }
 
+SliceSum few() {
+#ifdef GOSSAMER_X86
+  if (isa() >= Isa::avx2) return slice_few_avx2;
+#endif
+  return slice_few_portable;
+}
+
 SliceSum batch() {
 #ifdef GOSSAMER_X86
   if (isa() >= Isa::avx2) return isa() == Isa::avx512 ? slice_batch_avx512 : slice_batch_avx2;
@@ -74,14 +81,15 @@ void add_rows(const Rows& rows, const float* codebook, const float* x, float* y)
   }
 }
 
-void add_rows_batch(const Rows& rows, const float* codebook, const float* x, int64_t samples, float* y, int64_t pitch) {
-  const SliceSum sum = batch();
+void add_rows_batch(const Rows& rows, const float* codebook, const float* x, int width, int64_t samples, float* y,
+                    int64_t pitch) {
+  const SliceSum sum = width == kFew ? few() : batch();
   alignas(64) float sums[kLanes * kBatch];
   for (int64_t i = 0; i < rows.slices(); ++i) {
     sum(rows.slice(i), codebook, x, rows.columns, sums);
     for (int lane = 0; lane < kLanes; ++lane) {
       const int32_t row = rows.owner[i * kLanes + lane];
-      for (int64_t n = 0; row >= 0 && n < samples; ++n) y[n * pitch + row] += sums[lane * kBatch + n];
+      for (int64_t n = 0; row >= 0 && n < samples; ++n) y[n * pitch + row] += sums[lane * width + n];
     }
   }
 }

@@ -10,7 +10,7 @@
 
 namespace gossamer::sparse {
 
-constexpr int kLanes = 16, kBatch = 16;  // rows of a slice; samples of one pass
+constexpr int kLanes = 16, kBatch = 16, kFew = 4;  // rows of a slice; samples of one pass, and of a small one
 
 struct Slice {
   const uint8_t* bytes;  // [steps, kLanes]
@@ -33,13 +33,17 @@ Rows by_rows(const Matrix& matrix, int64_t stream);
 // y [rows of the stream] += the stream's rows times x [columns].
 void add_rows(const Rows& rows, const float* codebook, const float* x, float* y);
 
-// y[n * pitch + row] += the rows times sample n < samples <= kBatch; x: [columns + 1, kBatch], the last line zero.
-void add_rows_batch(const Rows& rows, const float* codebook, const float* x, int64_t samples, float* y, int64_t pitch);
+// y[n * pitch + row] += the rows times sample n < samples; x: [columns + 1, width] in lines of a multiple of 16 bytes, the
+// last one zero; width kFew or kBatch.
+void add_rows_batch(const Rows& rows, const float* codebook, const float* x, int width, int64_t samples, float* y,
+                    int64_t pitch);
 
-// One slice: sums [kLanes], or [kLanes, kBatch]; the variants agree up to rounding.
+// One slice: sums [kLanes], [kLanes, kFew] or [kLanes, kBatch]; the variants agree up to rounding.
 using SliceSum = void (*)(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_portable(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_avx2(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
+void slice_few_portable(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
+void slice_few_avx2(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_batch_portable(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_batch_avx2(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_batch_avx512(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);

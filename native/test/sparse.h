@@ -1,6 +1,7 @@
 // Sparse products: every kernel and variant against double precision, and fields that no packer wrote.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 
 #include "sparse_gemv/columns.h"
@@ -68,11 +69,17 @@ inline void all_kernels(const sparse::Matrix& matrix, const std::vector<float>& 
       CHECK(std::fabs(y[i] - expected[at]) <= allowed[at]);
     }
   };
-  std::vector<float> lines(static_cast<size_t>((matrix.columns + 1) * sparse::kBatch) + 16);
-  float* aligned = lines.data() + (64 - reinterpret_cast<uintptr_t>(lines.data()) % 64) / 4 % 16;
-  for (int64_t n = 0; n < samples; ++n)
-    for (int64_t j = 0; j < matrix.columns; ++j) aligned[j * sparse::kBatch + n] = x[n * matrix.columns + j];
-  std::vector<float> batch(static_cast<size_t>(samples * matrix.rows));
+  const auto room = [&](int width) { return std::vector<float>(static_cast<size_t>((matrix.columns + 1) * width) + 16); };
+  std::vector<float> wide = room(sparse::kBatch), narrow = room(sparse::kFew);
+  // the samples from `first` on as lines of `width`
+  const auto lines = [&](std::vector<float>& held, int width, int64_t first) {
+    float* aligned = held.data() + (64 - reinterpret_cast<uintptr_t>(held.data()) % 64) / 4 % 16;
+    std::fill_n(aligned, (matrix.columns + 1) * width, 0.0f);
+    for (int64_t n = 0; n < std::min<int64_t>(width, samples - first); ++n)
+      for (int64_t j = 0; j < matrix.columns; ++j) aligned[j * width + n] = x[(first + n) * matrix.columns + j];
+    return aligned;
+  };
+  std::vector<float> batch(static_cast<size_t>(samples * matrix.rows)), few(batch);
   std::vector<sparse::Active> active(static_cast<size_t>(matrix.columns));
   for (int64_t n = 0; n < samples; ++n) {
     const float* one = x.data() + n * matrix.columns;
@@ -82,13 +89,19 @@ inline void all_kernels(const sparse::Matrix& matrix, const std::vector<float>& 
       sparse::add_columns(matrix, s, active.data(), count, columns.data() + matrix.starts[s]);
       const auto slices = sparse::by_rows(matrix, s);
       sparse::add_rows(slices, matrix.codebook, one, rows.data() + matrix.starts[s]);
-      if (n == 0)
-        sparse::add_rows_batch(slices, matrix.codebook, aligned, samples, batch.data() + matrix.starts[s], matrix.rows);
+      const auto together = [&](std::vector<float>& held, int width, std::vector<float>& y) {
+        if (n % width) return;
+        sparse::add_rows_batch(slices, matrix.codebook, lines(held, width, n), width, std::min<int64_t>(width, samples - n),
+                               y.data() + n * matrix.rows + matrix.starts[s], matrix.rows);
+      };
+      together(wide, sparse::kBatch, batch);
+      together(narrow, sparse::kFew, few);
     }
     near(columns, n * matrix.rows);
     near(rows, n * matrix.rows);
   }
   near(batch, 0);
+  near(few, 0);
 }
 
 inline void sparse_products_equal_their_reference(Random& random) {

@@ -20,11 +20,11 @@ SIDES = (256, 1024, 2048)
 
 
 def product(
-    geometry: binary.Geometry, outputs: int, threads: int, samples: tuple[int, ...]
+    geometry: binary.Geometry, outputs: int, threads: int, samples: tuple[int, ...], traffic: int
 ) -> dict[int, tuple[float, float]]:
     """Milliseconds by number of samples, of ours and dense."""
-    ours = breakeven.curve("binary", threads, _products)
-    dense = breakeven.dense(threads)
+    ours = breakeven.curve("binary", threads, _products, traffic=traffic)
+    dense = breakeven.dense(threads, traffic=traffic)
     size, total = stored(geometry, outputs), geometry.products * outputs
     return {n: (ours.ms(size, n), dense.ms(total, n)) for n in samples}
 
@@ -48,7 +48,7 @@ def stored(geometry: binary.Geometry, outputs: int) -> int:
     return -(-outputs // 16) * 16 * taps * 8 * binary.channel_bytes(geometry.channels)
 
 
-def _products(threads: int) -> breakeven.Rows:
+def _products(threads: int, traffic: int) -> breakeven.Rows:
     rng = np.random.default_rng(0)
     rows = []
     for side in SIDES:
@@ -57,7 +57,7 @@ def _products(threads: int) -> breakeven.Rows:
             rng.standard_normal((side, side)),
         )
         model = binary.model(weight, *np.ones((2, side), np.float32))
-        rows.append((side * side, breakeven.times(model, x, threads)))
+        rows.append((side * side, breakeven.times(model, x, threads, traffic=traffic)))
     return tuple(rows)
 
 

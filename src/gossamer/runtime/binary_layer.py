@@ -62,7 +62,8 @@ class Layer:
     def times(self) -> Mapping[int, tuple[float, float]]:
         network, geometry = self.network, self.geometry
         if geometry.product or geometry.flatten:
-            return binary_cost.product(geometry, self.outputs, network.threads, network.samples())
+            traffic = network.traffic(self.weights)
+            return binary_cost.product(geometry, self.outputs, network.threads, network.samples(), traffic)
         sizes = network.shapes.get(self.output, ())[2:]
         return binary_cost.conv(geometry, self.outputs, network.threads, network.batch, sizes)
 

@@ -1,9 +1,14 @@
 """breakeven: what kernels cost on this processor, measured once and kept.
 
-A curve holds the shortest of several calls, in milliseconds, by size (of the weight, or whatever its kernel's time grows
-with) and number of samples. Between two sizes the cost of one unit of size is interpolated over the logarithm of the size,
-beyond them it is that of the nearest. `dense` is ONNX Runtime's product by number of weights; each lowering brings the
-curves of its own operator.
+A curve holds what a call takes, in milliseconds, by size (of the weight, or whatever its kernel's time grows with) and
+number of samples. Between two sizes the cost of one unit of size is interpolated over the logarithm of the size, beyond
+them it is that of the nearest. `dense` is ONNX Runtime's product by number of weights; each lowering brings the curves of
+its own operator.
+
+A weight that nothing displaces is read from the nearest cache, which no weight of a large network is: before its next call
+the other layers have been there. So products are measured with as much memory read between two calls as those layers have
+(`traffic`, rounded to one of TRAFFIC): dense 1024 x 1024 then takes twice as long, and at 10 % of the weights the sparse
+product is the faster one.
 
 A curve takes a second or two to measure and lies in the user's cache folder, one per processor, variant, number of threads
 and version of ONNX Runtime; where that folder cannot be written it lasts as long as the process.
@@ -30,8 +35,9 @@ from .. import native
 from . import build
 from .ports import Port
 
-VERSION = 2  # of the curves and of the kernels they measured
-SAMPLES = (1, 16, 64)
+VERSION = 3  # of the curves and of the kernels they measured
+SAMPLES = (1, 4, 16, 64)
+TRAFFIC = (0, 2**23, 2**26)  # bytes: caches of one core, of all cores, and none
 SIDES = (512, 1024, 2048, 4096)  # of the square matrices that are measured
 SECONDS = 0.15  # of one measurement
 FATAL = 4
@@ -53,14 +59,14 @@ class Curve:
 
 
 @cache
-def curve(name: str, threads: int, measure: Callable[[int], Rows]) -> Curve:
-    """The curve `name` of this machine for so many threads: read, or measured (by `measure(threads)`) and written."""
-    place = _place(name, threads)
+def curve(name: str, threads: int, measure: Callable[..., Rows], **given: int) -> Curve:
+    """The curve `name` of this machine for so many threads: read, or measured (`measure(threads, **given)`) and written."""
+    place = _place("-".join((name, *(f"{key}{value}" for key, value in given.items()))), threads)
     try:
         return _curve(json.loads(place.read_text(encoding="utf-8")))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass  # none yet, or damaged: measure again
-    found = Curve(measure(threads))
+    found = Curve(measure(threads, **given))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_suffix(f".{os.getpid()}")
@@ -71,9 +77,14 @@ def curve(name: str, threads: int, measure: Callable[[int], Rows]) -> Curve:
     return found
 
 
-def dense(threads: int) -> Curve:
+def dense(threads: int, *, traffic: int = 0) -> Curve:
     """ONNX Runtime's product in float32, by number of weights."""
-    return curve("dense", threads, _dense)
+    return curve("dense", threads, _dense, traffic=traffic)
+
+
+def level(size_bytes: int) -> int:
+    """The one of TRAFFIC that stands for so many bytes."""
+    return next((one for one in TRAFFIC[:-1] if size_bytes <= max(3 * one, 2**20)), TRAFFIC[-1])
 
 
 def _curve(data: Any) -> Curve:
@@ -87,7 +98,7 @@ def _curve(data: Any) -> Curve:
     return Curve(rows)
 
 
-def _dense(threads: int) -> Rows:
+def _dense(threads: int, traffic: int) -> Rows:
     rng = np.random.default_rng(0)
     rows = []
     for side in SIDES:
@@ -95,22 +106,27 @@ def _dense(threads: int) -> Rows:
         weight = rng.standard_normal((side, side), np.float32)
         ports = [Port("x", ("batch", side), "float32")], [Port("y", ("batch", side), "float32")]
         model = build.model([build.node("MatMul", ["x", "w"], ["y"])], *ports, {"w": weight})
-        rows.append((side * side, times(model, x, threads)))
+        rows.append((side * side, times(model, x, threads, traffic=traffic)))
     return tuple(rows)
 
 
 def times(
-    model: bytes, x: np.ndarray, threads: int, samples: tuple[int, ...] | None = None
+    model: bytes, x: np.ndarray, threads: int, samples: tuple[int, ...] | None = None, *, traffic: int = 0
 ) -> dict[int, float]:
-    """Milliseconds of the shortest call of a model of one input "x", by number of samples (all of SAMPLES)."""
+    """Milliseconds of a call of a model of one input "x", by number of samples (all of SAMPLES).
+
+    traffic: bytes that are read between two calls
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = FATAL
     options.register_custom_ops_library(str(native.path()))
     session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     clock = _clock(threads)
+    between = np.ones(traffic // 8).sum
     return {
-        count: _shortest(partial(session.run, None, {"x": x[:count]}), clock) for count in samples or SAMPLES
+        count: _usual(partial(session.run, None, {"x": x[:count]}), between, clock)
+        for count in samples or SAMPLES
     }
 
 
@@ -120,18 +136,16 @@ def _clock(threads: int) -> Callable[[], float]:
     return time.process_time if threads == 1 and fine else time.perf_counter
 
 
-def _shortest(call: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Milliseconds of the shortest call: what else the machine does can only lengthen one."""
+def _usual(call: Callable[[], object], between: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Milliseconds that a quarter of the calls do not reach: what else the machine does can only lengthen one."""
     call()
-    best, end = float("inf"), clock() + SECONDS
-    for turn in range(1000):
+    taken, end = list[float](), clock() + SECONDS
+    while len(taken) < 4 or (len(taken) < 1000 and clock() < end):
+        between()
         before = clock()
         call()
-        after = clock()
-        best = min(best, after - before)
-        if after > end and turn >= 2:
-            break
-    return best * 1e3
+        taken.append(clock() - before)
+    return sorted(taken)[len(taken) // 4] * 1e3
 
 
 def _place(name: str, threads: int) -> Path:

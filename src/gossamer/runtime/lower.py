@@ -1,7 +1,7 @@
 """lower: which layers of a packed network run on operators of ours, and the graph that says so.
 
 Each file of LOWERINGS knows one stored format and names the layers it could run (see `lowering`). One is chosen when its
-operator is expected to be faster than the dense kernel by MARGIN, for one sample and for many (for the batch alone where
+operator is expected to be faster than the dense kernel by MARGIN, for one sample, a few and many (for the batch alone where
 the network fixes it). What is expected comes from `breakeven`; layers with few weights stay dense unseen, for they take
 less time than asking. Everything else stays as it is.
 

@@ -17,7 +17,7 @@ from . import breakeven, build, graph, sparse
 from .lowering import Network, Rewrite
 
 NAME = "sparse"
-LEAST_WEIGHTS = 2**20
+LEAST_WEIGHTS = 2**18
 DENSITY = 0.1  # of the matrices that are measured
 
 
@@ -49,8 +49,9 @@ class Product:
         return sparse.of(stored, transposed=self.transposed, streams=self.network.threads)
 
     def times(self) -> Mapping[int, tuple[float, float]]:
-        threads = self.network.threads
-        ours, dense = breakeven.curve(NAME, threads, _measured), breakeven.dense(threads)
+        threads, traffic = self.network.threads, self.network.traffic(self.weights)
+        ours = breakeven.curve(NAME, threads, _measured, traffic=traffic)
+        dense = breakeven.dense(threads, traffic=traffic)
         counts = self.network.samples(fixed=self.node.op == "Gemm")
         return {n: (ours.ms(self.fields.bytes.size, n), dense.ms(self.weights, n)) for n in counts}
 
@@ -113,7 +114,7 @@ def rewrite(network: Network, chosen: Sequence[Product]) -> Rewrite:
     return Rewrite(nodes, arrays)
 
 
-def _measured(threads: int) -> breakeven.Rows:
+def _measured(threads: int, traffic: int) -> breakeven.Rows:
     """SparseGemm without a zero among the inputs, by number of bytes."""
     rng = np.random.default_rng(0)
     rows = []
@@ -123,5 +124,5 @@ def _measured(threads: int) -> breakeven.Rows:
         codes = rng.integers(0, sparse.CODES, positions.size, np.uint8)
         codebook = np.linspace(-1, 1, sparse.CODES, dtype=np.float32)
         fields = sparse.packed(positions, codes, codebook, (side, side), streams=threads)
-        rows.append((fields.bytes.size, breakeven.times(sparse.model(fields), x, threads)))
+        rows.append((fields.bytes.size, breakeven.times(sparse.model(fields), x, threads, traffic=traffic)))
     return tuple(rows)

@@ -54,7 +54,9 @@ class Layer:
     def times(self) -> Mapping[int, tuple[float, float]]:
         network, threads = self.network, self.network.threads
         if self.operator == ternary.GEMM:
-            ours, dense = breakeven.curve(NAME, threads, _products), breakeven.dense(threads)
+            traffic = network.traffic(self.weights)
+            ours = breakeven.curve(NAME, threads, _products, traffic=traffic)
+            dense = breakeven.dense(threads, traffic=traffic)
             counts = network.samples(fixed=self.node.op == "Gemm")
             return {n: (ours.ms(work(*self.fields.shape), n), dense.ms(self.weights, n)) for n in counts}
         sizes = network.shapes.get(self.node.inputs[0], ())[2:]
@@ -127,12 +129,13 @@ def work(outputs: int, inputs: int) -> int:
     return (-(-outputs // 16) * 16 + TABLES) * inputs
 
 
-def _products(threads: int) -> breakeven.Rows:
+def _products(threads: int, traffic: int) -> breakeven.Rows:
     rng = np.random.default_rng(0)
     rows = []
     for side in (breakeven.SIDES[0] // 2, *breakeven.SIDES):
         x = rng.standard_normal((max(breakeven.SAMPLES), side), np.float32)
-        rows.append((work(side, side), breakeven.times(ternary.model(_drawn((side, side))), x, threads)))
+        model = ternary.model(_drawn((side, side)))
+        rows.append((work(side, side), breakeven.times(model, x, threads, traffic=traffic)))
     return tuple(rows)
 
 

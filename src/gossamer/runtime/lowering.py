@@ -12,6 +12,7 @@ A network is what all of them see of an open file: its nodes in order, which ten
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -166,4 +167,12 @@ class Network:
 
     def samples(self, *, fixed: bool = True) -> tuple[int, ...]:
         """The numbers of samples for which a kernel must not be slower; `fixed`: the graph's own says it all."""
-        return (self.batch,) if self.batch and fixed else (1, max(breakeven.SAMPLES))
+        return (self.batch,) if self.batch and fixed else (1, 4, 64)
+
+    def traffic(self, weights: int) -> int:
+        """What the other weights do to the caches between two calls of a layer with so many (see `breakeven`)."""
+        return breakeven.level(4 * (self._weights - weights))
+
+    @cached_property
+    def _weights(self) -> int:
+        return sum(math.prod(item.node.shape) for item in self.tensors.values())
