@@ -329,7 +329,7 @@ def test_what_the_other_layers_displace_is_one_of_three_levels(size_bytes, traff
 def test_a_layer_is_judged_by_what_the_others_do_to_the_caches(monkeypatch):
     asked = []
     monkeypatch.setattr(lower_sparse, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(lowering.Network, "_weights", 5_000_000)
+    monkeypatch.setattr(lowering.Network, "_bytes", 20_000_000)
 
     def curve(name, threads, measure, traffic):
         asked.append((name, traffic))

@@ -27,7 +27,7 @@ struct Value;
 struct TensorInfo;
 
 enum class Code : int { fail = 1, invalid_argument = 2 };
-enum class Element : int { any = 0, float32 = 1, uint8 = 2, uint16 = 4, int32 = 6, int64 = 7 };  // any: of an input
+enum class Element : int { any = 0, float32 = 1, uint8 = 2, int8 = 3, uint16 = 4, int32 = 6, int64 = 7 };  // any: of an input
 enum class Presence : int { required = 0, optional = 1 };
 
 using Table = const void*;  // OrtApi: an array of function pointers

@@ -12,6 +12,7 @@
 #include "sparse_gemv/operator.h"
 #include "ternary_conv/operator.h"
 #include "ternary_gemm/operator.h"
+#include "ternary_int8/operator.h"
 
 namespace gossamer::ort {
 namespace {
@@ -38,6 +39,8 @@ Status* domain_of(const Api& api, Domain** out) {
   if (Status* status = api.add_operator(*out, custom_op<binary::BinaryFloats>())) return status;
   if (Status* status = api.add_operator(*out, custom_op<ternary::TernaryGemm>())) return status;
   if (Status* status = api.add_operator(*out, custom_op<ternary::TernaryConv>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<ternary_int8::TernaryGemmInt8>())) return status;
+  if (Status* status = api.add_operator(*out, custom_op<ternary_int8::TernaryConvInt8>())) return status;
   domains.emplace_back(api.table(), *out);
   return nullptr;
 }

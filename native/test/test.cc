@@ -11,6 +11,7 @@
 #include "test/check.h"
 #include "test/sparse.h"
 #include "test/ternary.h"
+#include "test/ternary_int8.h"
 
 using namespace gossamer;
 using namespace gossamer::test;
@@ -167,6 +168,7 @@ int main() {
   ternary_products_equal_their_reference(random);
   ternary_convolutions_equal_their_reference(random, 200);
   damaged_ternary_fields_are_refused_or_harmless(random, 3000);
+  ternary_integers_equal_their_reference(random, 200);
   std::puts("native tests: all hold");
   return 0;
 }

@@ -76,10 +76,12 @@ def rows(
         weights = [name for name in node.inputs if largest in carried.get(name, ())]
         place = node.op, largest.name, largest.node.shape, layout
         choice = (choices or {}).get(node.outputs[0])
+        kernel, why = _kernel(node, weights, rounded, layout)
         if choice is None:
-            found.append(Row(*place, *_kernel(node, weights, rounded, layout)))
+            found.append(Row(*place, kernel, why))
         else:
-            found.append(Row(*place, choice.kernel, choice.why, choice.ms, choice.other_ms))
+            kernel = kernel if choice.kernel == DENSE else choice.kernel
+            found.append(Row(*place, kernel, choice.why, choice.ms, choice.other_ms))
     return tuple(found)
 
 

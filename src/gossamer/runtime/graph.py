@@ -29,7 +29,7 @@ MODEL_OPSET = 8
 NODE_INPUT, NODE_OUTPUT, NODE_OP, NODE_ATTRIBUTE, NODE_DOMAIN = 1, 2, 4, 5, 7
 ATTRIBUTE_NAME, ATTRIBUTE_FLOAT, ATTRIBUTE_INTEGER, ATTRIBUTE_TEXT, ATTRIBUTE_INTEGERS = 1, 2, 3, 4, 8
 ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
-TENSOR_DIM, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_NAME, TENSOR_RAW = 1, 2, 4, 8, 9
+TENSOR_DIM, TENSOR_TYPE, TENSOR_FLOATS, TENSOR_INTEGERS, TENSOR_NAME, TENSOR_RAW = 1, 2, 4, 5, 8, 9
 TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
 EXTERNAL = 1
 WEIGHTS = "weights.bin"
@@ -44,6 +44,7 @@ DATA_TYPES = {
     "float64": 11,
     "bfloat16": 16,
 }
+READ = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8"}  # constants that are looked at, by their number in DATA_TYPES
 ITEMSIZE = {name: 2 if name == "bfloat16" else np.dtype(name).itemsize for name in DATA_TYPES}
 MAX_NESTING = 16
 
@@ -213,10 +214,10 @@ def without_unread(graph: memoryview) -> bytes:
 
 
 def constants(graph: memoryview, most: int = 2**16) -> dict[str, np.ndarray]:
-    """The float32 and int64 initialisers inside a GraphProto of at most `most` values, by name."""
+    """The initialisers inside a GraphProto of float32, int64 and integers of 8 and 32 bits, of at most `most` values."""
     found = {}
     for tensor in _messages(graph, GRAPH_INITIALIZER):
-        dims, name, kind = list[int](), "", 0
+        dims, name, kind, integers = list[int](), "", 0, list[int]()
         parts = list[bytes]()
         for number, value in pb.fields(tensor):
             if number == TENSOR_DIM:
@@ -225,11 +226,15 @@ def constants(graph: memoryview, most: int = 2**16) -> dict[str, np.ndarray]:
                 kind = value
             elif number == TENSOR_NAME:
                 name = pb.text(value)
+            elif number == TENSOR_INTEGERS:
+                integers += [value] if isinstance(value, int) else pb.varints(value)
             elif number in (TENSOR_RAW, TENSOR_FLOATS) and not isinstance(value, int):
                 parts.append(bytes(value))
-        dtype = {DATA_TYPES["float32"]: "<f4", DATA_TYPES["int64"]: "<i8"}.get(kind)
-        data, count = b"".join(parts), math.prod(dims)
-        if dtype is not None and count <= most and len(data) == count * np.dtype(dtype).itemsize:
+        dtype, count = READ.get(kind), math.prod(dims)
+        if dtype is None or count > most:
+            continue
+        data = b"".join(parts) or np.array(integers, "<u8").astype(dtype).tobytes()  # negative ones are 2^64 less
+        if len(data) == count * np.dtype(dtype).itemsize:
             found[name] = np.frombuffer(data, dtype).reshape(dims)
     return found
 

@@ -20,11 +20,11 @@ import numpy as np
 
 from .. import artifact
 from ..errors import OptionError, nearest
-from . import build, graph, lower_binary, lower_sparse, lower_ternary, weights
+from . import build, graph, lower_binary, lower_sparse, lower_ternary, lower_ternary_int8, weights
 from . import protobuf as pb
 from .lowering import DENSE, Candidate, Choice, Lowering, Network, Rewrite
 
-LOWERINGS: tuple[Lowering, ...] = (lower_sparse, lower_binary, lower_ternary)
+LOWERINGS: tuple[Lowering, ...] = (lower_sparse, lower_binary, lower_ternary, lower_ternary_int8)
 KERNELS = ("auto", "dense", *(module.NAME for module in LOWERINGS))
 MARGIN = 0.85  # of the dense time: what is measured once is not exact
 

@@ -157,7 +157,7 @@ def find(network: Network) -> list[Layer]:
         turned = tensor.perm is not None and tuple(tensor.perm) != tuple(range(len(tensor.node.shape)))
         options: ternary.Options | None = ternary.Options()
         if node.op == "Conv":
-            options = None if turned or len(tensor.node.shape) != 4 else _options(attributes)
+            options = None if turned or len(tensor.node.shape) != 4 else options_of(attributes)
             transposed = False
         elif node.op in ("Gemm", "MatMul") and len(tensor.node.shape) == 2 and plain(attributes.numbers):
             transposed = turned == (node.op == "Gemm" and bool(attributes.numbers.get("transB", 0)))
@@ -178,7 +178,8 @@ def find(network: Network) -> list[Layer]:
     return found
 
 
-def _options(attributes: graph.Attributes) -> ternary.Options | None:
+def options_of(attributes: graph.Attributes) -> ternary.Options | None:
+    """How a Conv meets its image, where its padding is written out."""
     lists = attributes.lists
     if attributes.texts.get("auto_pad", "NOTSET") != "NOTSET":
         return None

@@ -147,11 +147,16 @@ class Network:
         return graph.constants(self.body)
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The values of a small initialiser, inside the graph or stored; None for anything else."""
+        """The values of a small initialiser of float32 or int64, inside the graph or stored; None for anything else."""
+        held = self.small(name)
+        return held if held is not None and held.dtype in (np.float32, np.int64) else None
+
+    def small(self, name: str) -> np.ndarray | None:
+        """The same of integers of 8 and 32 bits too."""
         if name in self._constants:
             return self._constants[name]
         item = self.tensors.get(name)
-        if item is None or item.dtype != "float32" or item.node.numel > SMALL:
+        if item is None or item.node.numel > SMALL:
             return None
         return artifact.rebuild(self.reader.tensor(item.name))
 
@@ -171,8 +176,8 @@ class Network:
 
     def traffic(self, weights: int) -> int:
         """What the other weights do to the caches between two calls of a layer with so many (see `breakeven`)."""
-        return breakeven.level(4 * (self._weights - weights))
+        return breakeven.level(self._bytes - 4 * weights)
 
     @cached_property
-    def _weights(self) -> int:
-        return sum(math.prod(item.node.shape) for item in self.tensors.values())
+    def _bytes(self) -> int:
+        return sum(math.prod(item.node.shape) * graph.ITEMSIZE[item.dtype] for item in self.tensors.values())
