@@ -67,7 +67,7 @@ def speeds() -> list[dict[str, Any]]:
     for name, (symbols, width) in fields.items():
         for coder in (Bitpack, Huffman, Rans, Adaptive):
             part = symbols[:200_000] if coder is Adaptive else symbols
-            for variant in ("portable", "avx2", "avx512") if coder is Rans else ("",):
+            for variant in native.VARIANTS if coder is Rans else ("",):
                 if variant and native.use_isa(variant) != variant:
                     continue
                 payload = coder.encode(part, width)

@@ -19,16 +19,23 @@ Isa best() {
   if (avx2 && avx512) return Isa::avx512;
   if (avx2) return Isa::avx2;
 #endif
+#ifdef GOSSAMER_NEON
+  return Isa::neon;
+#else
   return Isa::portable;
+#endif
 }
 
-// A name asks for at most that variant: a machine without it runs the next one below.
+constexpr const char* kNames[] = {"portable", "neon", "avx2", "avx512"};  // in the order of Isa
+
+// A name asks for at most that variant, in the order of Isa whatever the architecture: a machine without it runs the next
+// one below that it has, ARM NEON for "avx2" and x86 the portable code for "neon".
 Isa limited(const char* name) {
   const Isa top = best();
-  Isa wanted = top;
-  if (std::strcmp(name, "portable") == 0) wanted = Isa::portable;
-  if (std::strcmp(name, "avx2") == 0) wanted = Isa::avx2;
-  return wanted < top ? wanted : top;
+  int at = 0;
+  while (at < static_cast<int>(top) && std::strcmp(name, kNames[at]) != 0) ++at;
+  const Isa found = static_cast<Isa>(at);
+  return found == Isa::neon && top != Isa::neon ? Isa::portable : found;
 }
 
 std::atomic<Isa>& chosen() {
@@ -49,24 +56,15 @@ extern "C" {
 
 int32_t gossamer_abi(void) { return 1; }
 
-const char* gossamer_isa(void) {
-  switch (gossamer::isa()) {
-    case gossamer::Isa::avx512: return "avx512";
-    case gossamer::Isa::avx2: return "avx2";
-    default: return "portable";
-  }
-}
+const char* gossamer_isa(void) { return gossamer::kNames[static_cast<int>(gossamer::isa())]; }
 
 int32_t gossamer_set_isa(const char* name) {
   if (!name) return GOSSAMER_BAD_ARGUMENT;
-  const char* known[] = {"", "portable", "avx2", "avx512"};
-  for (const char* one : known) {
-    if (std::strcmp(name, one) == 0) {
-      gossamer::chosen().store(gossamer::limited(name));
-      return 0;
-    }
-  }
-  return GOSSAMER_BAD_ARGUMENT;
+  bool known = *name == 0;
+  for (const char* one : gossamer::kNames) known |= std::strcmp(name, one) == 0;
+  if (!known) return GOSSAMER_BAD_ARGUMENT;
+  gossamer::chosen().store(gossamer::limited(name));
+  return 0;
 }
 
 void gossamer_free(uint8_t* buffer) { std::free(buffer); }

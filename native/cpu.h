@@ -5,10 +5,13 @@
 #define GOSSAMER_X86 1
 #define GOSSAMER_TARGET(isa) __attribute__((target(isa)))
 #endif
+#if defined(__aarch64__) && (defined(__GNUC__) || defined(__clang__))
+#define GOSSAMER_NEON 1  // every such processor has it: no target, no question at run time
+#endif
 
 namespace gossamer {
 
-enum class Isa { portable, avx2, avx512 };
+enum class Isa { portable, neon, avx2, avx512 };
 
 Isa isa();
 

@@ -30,8 +30,9 @@ enum {
 };
 
 GOSSAMER_API int32_t gossamer_abi(void);
-GOSSAMER_API const char* gossamer_isa(void);  // "portable", "avx2" or "avx512"
-// Use at most this variant from now on (what GOSSAMER_ISA does at start-up); "" means the best one.
+GOSSAMER_API const char* gossamer_isa(void);  // "portable", "neon", "avx2" or "avx512"
+// Use at most this variant from now on (what GOSSAMER_ISA does at start-up); "" means the best one. A name of another
+// architecture is known too: then runs the best one before it in the order above.
 GOSSAMER_API int32_t gossamer_set_isa(const char* name);
 GOSSAMER_API void gossamer_free(uint8_t* buffer);  // gives back what an encoder wrote to *out
 

@@ -255,7 +255,7 @@ def test_choose_leaves_the_adaptive_coder_out_of_large_fields() -> None:
     assert "adaptive" not in codec.costs(np.zeros(Adaptive.LIMIT + 1, np.uint8), 1)
 
 
-@pytest.mark.parametrize("variant", ["portable", "avx2", "avx512"])
+@pytest.mark.parametrize("variant", native.VARIANTS)
 @pytest.mark.parametrize("count", [60_000, 60_001, 60_031, 300_000])
 @pytest.mark.parametrize("width", [5, 8])
 def test_every_cpu_variant_reads_and_writes_the_same_bytes(variant: str, count: int, width: int) -> None:

@@ -12,8 +12,6 @@ from gossamer import native
 from gossamer.errors import OptionError
 from gossamer.runtime import binary
 
-VARIANTS = ("portable", "avx2", "avx512")
-
 
 @pytest.fixture
 def variant(request):
@@ -55,7 +53,7 @@ def parameters(outputs):
     return (rng.integers(-8, 9, (2, outputs)) / 4).astype(np.float32)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
+@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("channels", [1, 3, 64, 100])
 @pytest.mark.parametrize("pad_value", [0, 1])
 def test_it_equals_torch_on_signs(variant, channels, pad_value):

@@ -13,8 +13,6 @@ from gossamer import artifact, blocks, formats, native, runtime
 from gossamer.methods import BNN, XNOR
 from gossamer.runtime import breakeven, epilogue, graph, lower, lower_binary
 
-VARIANTS = ("portable", "avx2", "avx512")
-
 
 @pytest.fixture
 def variant(request):
@@ -108,7 +106,7 @@ def run(data, x, kernels, threads=2):
     return list(found.values()) if isinstance(found, dict) else [found]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
+@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("name", ["chain", "residual"])
 def test_a_network_on_bits_gives_what_its_dense_form_gives(files, variant, name):
     shape = (37, 3, 8, 8) if name == "residual" else (37, 2, 22, 18)

@@ -18,8 +18,6 @@ from gossamer.errors import OptionError
 from gossamer.models.lenet import LeNet300
 from gossamer.runtime import breakeven, build, graph, lower, lower_sparse, lowering, sparse
 
-VARIANTS = ("portable", "avx2", "avx512")
-
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory) -> bytes:
@@ -75,7 +73,7 @@ def relative(got, wanted):
     return np.abs(got - wanted).max() / np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
+@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("batch", [1, 7, 40])
 def test_a_packed_network_gives_what_its_dense_form_gives(packed, variant, batch):
     x = np.random.default_rng(0).standard_normal((batch, 1, 28, 28)).astype(np.float32)
@@ -100,7 +98,7 @@ def test_small_layers_stay_dense_and_nothing_is_measured(packed, monkeypatch):
     assert {row.kernel for row in rows} == {"onnxruntime dense"}
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
+@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("zeros", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("batch", [1, 2, 16, 33])
 @pytest.mark.parametrize("streams", [1, 2, 3])
@@ -384,7 +382,7 @@ def test_another_process_forces_a_variant_from_outside(packed, tmp_path):
         "print(json.dumps([y[0].tolist(), 'torch' in sys.modules]))"
     )
     results = []
-    for isa in VARIANTS:
+    for isa in native.VARIANTS:
         ran = subprocess.run(
             [sys.executable, "-c", code, str(path)],
             env=os.environ | {"GOSSAMER_ISA": isa},
@@ -396,5 +394,5 @@ def test_another_process_forces_a_variant_from_outside(packed, tmp_path):
         assert not with_torch
         results.append(np.array(result))
 
-    assert relative(results[0], results[1]) < 1e-5
-    assert relative(results[0], results[2]) < 1e-5
+    for result in results[1:]:
+        assert relative(results[0], result) < 1e-5

@@ -20,7 +20,6 @@ from gossamer.export import pack
 from gossamer.methods import TTQ, TWN
 from gossamer.runtime import Port, breakeven, build, graph, lower, lower_ternary, ternary
 
-VARIANTS = ("portable", "avx2", "avx512")
 LAYERS = ("stem", "grouped", "hidden", "out")
 
 
@@ -71,7 +70,7 @@ def relative(got, wanted):
     return np.abs(got - wanted).max() / np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
+@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_packed_network_gives_what_its_dense_form_gives(packed, variant, batch):
     x = images(batch)
@@ -221,7 +220,7 @@ def test_another_process_runs_it_without_torch(packed, tmp_path):
         "print(json.dumps([y[0].tolist(), 'torch' in sys.modules]))"
     )
     results = []
-    for isa in VARIANTS:
+    for isa in native.VARIANTS:
         environment = os.environ | {"GOSSAMER_ISA": isa}
         command = [sys.executable, "-c", code, str(path)]
         ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -229,5 +228,5 @@ def test_another_process_runs_it_without_torch(packed, tmp_path):
         assert not with_torch
         results.append(np.array(result))
 
-    assert relative(results[0], results[1]) < 1e-5
-    assert relative(results[0], results[2]) < 1e-5
+    for result in results[1:]:
+        assert relative(results[0], result) < 1e-5

@@ -40,7 +40,7 @@ inline void binary_convolutions_equal_their_reference(Random& random, int rounds
     for (int64_t c = 0; c < g.channels; ++c)
       for (int64_t p = 0; p < h * w; ++p) rows[p * g.channels + c] = x[c * h * w + p];
     const auto filters = binary::checked(bits.data(), static_cast<int64_t>(bits.size()), g, outputs);
-    for (const char* variant : {"portable", "avx2", "avx512"}) {
+    for (const char* variant : variants()) {
       gossamer_set_isa(variant);
       const auto run = binary::kernels();
       const binary::Frame frame(filters, h, w);

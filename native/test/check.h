@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
 #include <vector>
 
@@ -19,6 +20,20 @@
 namespace gossamer::test {
 
 using Random = std::mt19937_64;
+
+// The variants that run here, the portable one first.
+inline const std::vector<const char*>& variants() {
+  static const std::vector<const char*> found = [] {
+    std::vector<const char*> names;
+    for (const char* name : {"portable", "neon", "avx2", "avx512"}) {
+      CHECK(gossamer_set_isa(name) == 0);
+      if (std::strcmp(gossamer_isa(), name) == 0) names.push_back(name);
+    }
+    gossamer_set_isa("");
+    return names;
+  }();
+  return found;
+}
 
 // Fields of every character: uniform, geometric, nearly constant, bell-shaped, one symbol, spread over 16 bits.
 template <class Symbol>

@@ -49,9 +49,8 @@ void one_round(Random& random, int width) {
   const int64_t count = 1 + static_cast<int64_t>(random() % static_cast<uint64_t>(sizes[random() % 7]));
   const auto symbols = field<Symbol>(random, count, width);
   const auto clean = encoded(coders[random() % 4], symbols, width);
-  for (int variant = 0; variant < 3; ++variant) {
-    const char* names[] = {"portable", "avx2", "avx512"};
-    gossamer_set_isa(names[variant]);
+  for (const char* variant : variants()) {
+    gossamer_set_isa(variant);
     auto payload = clean;
     damage(payload, random);
     decode_all(payload, random() % 3 ? count : 1 + static_cast<int64_t>(random() % 70000), width);

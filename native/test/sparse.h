@@ -105,7 +105,6 @@ inline void all_kernels(const sparse::Matrix& matrix, const std::vector<float>& 
 }
 
 inline void sparse_products_equal_their_reference(Random& random) {
-  const char* const variants[] = {"portable", "avx2", "avx512"};
   for (int64_t rows : {1, 7, 16, 33, 300})
     for (int64_t columns : {1, 15, 64, 257})
       for (double density : {0.0, 0.01, 0.1, 0.6, 1.0})
@@ -124,7 +123,7 @@ inline void sparse_products_equal_their_reference(Random& random) {
           for (auto& value : magnitudes) value = std::fabs(value);
           sparse::reference_gemm(sizes, magnitudes.data(), samples, nullptr, allowed.data());
           for (auto& value : allowed) value = value * 1e-5 + 1e-30;
-          for (const char* variant : variants) {
+          for (const char* variant : variants()) {
             gossamer_set_isa(variant);
             all_kernels(matrix, x, samples, expected, allowed);
           }
@@ -134,7 +133,7 @@ inline void sparse_products_equal_their_reference(Random& random) {
 
 // A long run reads nothing: neither an infinite input nor an infinite weight becomes NaN through it.
 inline void long_runs_touch_no_value(Random& random) {
-  for (const char* variant : {"portable", "avx2", "avx512"}) {
+  for (const char* variant : variants()) {
     gossamer_set_isa(variant);
     auto fields = packed(random, 40, 300, 0.02, 1, 16);
     const auto matrix = fields.matrix();
@@ -166,8 +165,7 @@ inline void damaged_sparse_fields_are_refused_or_harmless(Random& random, int ro
     try {
       const auto matrix = fields.matrix();
       std::vector<float> x(static_cast<size_t>(3 * matrix.columns), 1.0f);
-      const char* names[] = {"portable", "avx2", "avx512"};
-      gossamer_set_isa(names[round % 3]);
+      gossamer_set_isa(variants()[static_cast<size_t>(round) % variants().size()]);
       all_kernels(matrix, x, 3, {}, {});
     } catch (const std::invalid_argument& error) {
       CHECK(std::string(error.what()).find("damaged") != std::string::npos);

@@ -31,7 +31,7 @@ inline void ternary_products_equal_their_reference(Random& random) {
       const float values[] = {static_cast<float>(random() % 5) - 2.0f, static_cast<float>(random() % 5) + 0.5f};
       const auto x = small_numbers(random, 2 * inputs), scale = small_numbers(random, outputs);
       const auto bias = small_numbers(random, outputs);
-      for (const char* variant : {"portable", "avx2", "avx512"}) {
+      for (const char* variant : variants()) {
         gossamer_set_isa(variant);
         const auto run = ternary::kernels();
         const auto weights = ternary::checked(codes.data(), static_cast<int64_t>(codes.size()), outputs, 1, inputs,
@@ -72,7 +72,7 @@ inline void ternary_convolutions_equal_their_reference(Random& random, int round
     const float values[] = {-1.0f, 2.0f};
     const auto x = small_numbers(random, g.channels * h * w), scale = small_numbers(random, outputs);
     const auto wanted = ternary::reference_conv(g, image, codes.data(), outputs, values, x.data());
-    for (const char* variant : {"portable", "avx2", "avx512"}) {
+    for (const char* variant : variants()) {
       gossamer_set_isa(variant);
       const auto run = ternary::kernels();
       const auto weights = ternary::checked(codes.data(), static_cast<int64_t>(codes.size()), outputs, g.taps(),
@@ -106,8 +106,7 @@ inline void damaged_ternary_fields_are_refused_or_harmless(Random& random, int r
     int64_t* const numbers[] = {&g.channels, g.kernel, g.kernel + 1, g.stride, g.dilation, g.pad, &g.groups};
     const int64_t strange[] = {-1, 0, 2, 5, int64_t{1} << 40, INT64_MAX, INT64_MIN};
     if (random() % 2) *numbers[random() % 7] = strange[random() % 7];
-    const char* names[] = {"portable", "avx2", "avx512"};
-    gossamer_set_isa(names[round % 3]);
+    gossamer_set_isa(variants()[static_cast<size_t>(round) % variants().size()]);
     try {
       const auto run = ternary::kernels();
       g.check(outputs);

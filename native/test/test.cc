@@ -18,14 +18,35 @@ using namespace gossamer::test;
 
 namespace {
 
-const char* const variants[] = {"portable", "avx2", "avx512"};
+void a_name_asks_for_at_most_its_variant() {
+  const char* const names[] = {"portable", "neon", "avx2", "avx512"};
+  const auto running = [&] {
+    int at = 0;
+    while (std::strcmp(gossamer_isa(), names[at]) != 0) ++at;
+    return at;
+  };
+  gossamer_set_isa("");
+  const int best = running();
+  for (int i = 0, least = 0; i < 4; ++i) {
+    CHECK(gossamer_set_isa(names[i]) == 0);
+    const int found = running();
+    CHECK(found >= least && found <= i && found <= best);
+    CHECK(i < best || found == best);
+    least = found;
+  }
+  CHECK(gossamer_set_isa("sse9") == GOSSAMER_BAD_ARGUMENT);
+  gossamer_set_isa("");
+#ifdef GOSSAMER_NEON
+  CHECK(std::strcmp(gossamer_isa(), "neon") == 0);
+#endif
+}
 
 template <class Symbol>
 void every_coder_gives_back_its_symbols(Random& random, int64_t count, int width) {
   const auto symbols = field<Symbol>(random, count, width);
   for (const auto& coder : coders) {
     const auto payload = encoded(coder, symbols, width);
-    for (const char* variant : variants) {
+    for (const char* variant : variants()) {
       gossamer_set_isa(variant);
       std::vector<Symbol> back(symbols.size());
       const auto size = static_cast<int64_t>(payload.size());
@@ -128,7 +149,7 @@ void lookup_equals_its_reference(Random& random, int64_t count, int64_t size) {
   for (auto& code : codes) code = static_cast<uint8_t>(random() % static_cast<uint64_t>(size));
   std::vector<float> dense(codes.size()), plain(codes.size());
   scatter::reference_lookup(codes.data(), count, centroids.data(), plain.data());
-  for (const char* variant : variants) {
+  for (const char* variant : variants()) {
     gossamer_set_isa(variant);
     CHECK(gossamer_lookup(codes.data(), count, 8, centroids.data(), size, dense.data()) == 0);
     CHECK(dense == plain);
@@ -139,6 +160,7 @@ void lookup_equals_its_reference(Random& random, int64_t count, int64_t size) {
 }  // namespace
 
 int main() {
+  a_name_asks_for_at_most_its_variant();
   Random random(1);
   for (int width = 1; width <= 16; ++width)
     for (int64_t count : {0, 1, 2, 7, 8, 31, 33, 1000, 16383, 16385, 70001}) {

@@ -5,8 +5,8 @@ order: the file named by the environment variable GOSSAMER_NATIVE, the folder of
 `gossamer` folder in any place Python imports from (an editable install keeps the library there, away from
 the sources).
 
-The environment variable GOSSAMER_ISA (portable, avx2, avx512) caps the variant that runs; `use_isa` does so
-later.
+The environment variable GOSSAMER_ISA, one of VARIANTS, caps the variant that runs; `use_isa` does so later. A
+name of another architecture runs the best variant before it in that order.
 
 Raises: NativeError when no library is found or it belongs to another version of this package.
 """
@@ -26,6 +26,7 @@ import numpy as np
 from .errors import CodecError, NativeError, OptionError
 
 ABI = 1
+VARIANTS = ("portable", "neon", "avx2", "avx512")  # neon on ARM, the two others on x86
 NAMES = {"darwin": "libgossamer.dylib", "win32": "libgossamer.dll"}
 
 TRUNCATED, CORRUPT, TRAILING, OUT_OF_RANGE, NO_MEMORY, UNSORTED = -2, -3, -4, -5, -6, -7
@@ -121,7 +122,7 @@ def load() -> ctypes.CDLL:
 
 
 def isa() -> str:
-    """The variant that runs now: "portable", "avx2" or "avx512"."""
+    """The variant that runs now, one of VARIANTS."""
     name: bytes = load().gossamer_isa()
     return name.decode()
 
@@ -129,7 +130,8 @@ def isa() -> str:
 def use_isa(name: str) -> str:
     """Cap the variant at `name` ("" lifts the cap) and return the one that runs; all give the same bytes."""
     if load().gossamer_set_isa(name.encode()) != 0:
-        raise OptionError(f"variant: received {name!r}, expected 'portable', 'avx2', 'avx512' or ''.")
+        known = ", ".join(map(repr, VARIANTS))
+        raise OptionError(f"variant: received {name!r}, expected {known} or ''.")
     return isa()
 
 
