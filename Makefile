@@ -2,6 +2,7 @@
 # make test       all tests
 # make check      what CI runs: format, lint, types, tests, native tests, docs
 # make sanitize   the native code and the damaged files under AddressSanitizer and UBSan
+# make arm        the native tests built for 64-bit ARM, under emulation
 # make docs       the documentation as pages in site/
 # make compat     prune the channels of 45 architectures; fills docs/compatibility.md (half an hour)
 # make figures    write the measured figures into README.md and docs/
@@ -17,7 +18,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NATIVE := CMakeLists.txt $(wildcard native/*.* native/*/*.*)
 
-.PHONY: demo test check format lint types native-test docs figures compat sanitize clean distclean
+.PHONY: demo test check format lint types native-test docs figures compat sanitize arm clean distclean
 
 demo: $(STAMP)
 	@$(BIN)/gossamer demo
@@ -60,6 +61,14 @@ sanitize: $(STAMP)
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 GOSSAMER_NATIVE=$(CURDIR)/build/sanitize/libgossamer.so \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/test_artifact*.py tests/test_codec*.py \
 	    tests/test_runtime_sparse*.py $(addprefix tests/test_runtime_binary, .py _bits.py _layers.py))
+
+arm: $(STAMP)
+	@for program in aarch64-linux-gnu-g++ qemu-aarch64-static; do command -v $$program > /dev/null || { \
+	  echo "make arm needs $$program; on Debian: apt-get install g++-aarch64-linux-gnu qemu-user-static"; exit 1; }; done
+	$(BIN)/cmake -S . -B build/arm -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja -DGOSSAMER_TESTS=ON \
+	  -DCMAKE_TOOLCHAIN_FILE=native/test/aarch64.cmake --log-level=WARNING
+	$(BIN)/cmake --build build/arm
+	$(BIN)/ctest --test-dir build/arm --output-on-failure
 
 clean:
 	rm -rf build dist site runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
