@@ -76,6 +76,9 @@ Kernels kernels() {
   if (has_popcount512()) return avx512_kernels();
   if (isa() >= Isa::avx2) return avx2_kernels();
 #endif
+#ifdef GOSSAMER_NEON
+  if (isa() == Isa::neon) return neon_kernels();
+#endif
   return {{tile<1>, tile<2>, tile<3>, tile<4>}, finish, compare, pack, pack_rows};
 }
 

@@ -33,6 +33,7 @@ struct Kernels {
   PackRows pack_rows;
 };
 Kernels kernels();  // of the variant that runs
+Kernels neon_kernels();
 Kernels avx2_kernels();
 Kernels avx512_kernels();
 

@@ -24,9 +24,10 @@ inline void binary_convolutions_equal_their_reference(Random& random, int rounds
     const int64_t h = 7 + static_cast<int64_t>(random() % 6), w = 7 + static_cast<int64_t>(random() % 6);
     const int64_t outputs = 1 + static_cast<int64_t>(random() % 35);
     std::vector<uint8_t> bits(static_cast<size_t>(outputs * g.taps() * ((g.channels + 7) / 8)));
-    for (auto& byte : bits) byte = static_cast<uint8_t>(random());
+    const bool opposed = round % 8 == 1;  // every product is -1: the largest counts
+    for (auto& byte : bits) byte = opposed ? 255 : static_cast<uint8_t>(random());
     std::vector<float> x(static_cast<size_t>(g.channels * h * w)), scale(static_cast<size_t>(outputs)), offset(scale);
-    for (auto& value : x) value = static_cast<float>(random() % 5) - 2.0f;
+    for (auto& value : x) value = opposed ? 1.0f : static_cast<float>(random() % 5) - 2.0f;
     if (round % 4 == 0) x[random() % x.size()] = NAN;
     for (auto& value : scale) value = static_cast<float>(random() % 9) - 4.0f;  // small whole numbers: exact sums
     for (auto& value : offset) value = static_cast<float>(random() % 9) - 4.0f;
