@@ -22,6 +22,7 @@ struct Kernels {
   Tile tile[kBlockSizes][kPoints];  // [log2 blocks][points - 1]
 };
 Kernels portable();
+Kernels neon();
 Kernels avx2();
 Kernels avx512();
 Kernels kernels();  // of the variant that runs now

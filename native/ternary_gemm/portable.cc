@@ -46,6 +46,9 @@ Kernels kernels() {
   if (isa() == Isa::avx512) return avx512();
   if (isa() == Isa::avx2) return avx2();
 #endif
+#ifdef GOSSAMER_NEON
+  if (isa() == Isa::neon) return neon();
+#endif
   return portable();
 }
 
