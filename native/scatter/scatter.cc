@@ -3,6 +3,7 @@
 #include "scatter/reference.h"
 
 #include "cpu.h"
+#include "planes.h"
 #include "symbols.h"
 
 #ifdef GOSSAMER_X86
@@ -53,10 +54,29 @@ int64_t lookup_avx2(const uint8_t* codes, int64_t count, const float* centroids,
 }
 #endif
 
+#ifdef GOSSAMER_NEON
+// At most 32 centroids stay in eight registers, as planes of bytes.
+int64_t lookup_neon(const uint8_t* codes, int64_t count, const float* centroids, int64_t size, float* dense) {
+  float32x4_t table[kPlane / 4] = {};
+  std::memcpy(table, centroids, static_cast<size_t>(size) * sizeof(float));
+  uint8_t planes[kPlanes];
+  write_planes(table, planes);
+  int64_t i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const float32x4x4_t found = look_up(planes, vld1q_u8(codes + i));
+    for (int part = 0; part < 4; ++part) vst1q_f32(dense + i + 4 * part, found.val[part]);
+  }
+  return i;
+}
+#endif
+
 int64_t lookup_vector(const uint8_t* codes, int64_t count, const float* centroids, int64_t size, float* dense) {
 #ifdef GOSSAMER_X86
   if (isa() == Isa::avx512 && size <= 32) return lookup_avx512(codes, count, centroids, size, dense);
   if (isa() >= Isa::avx2 && size <= 16) return lookup_avx2(codes, count, centroids, size, dense);
+#endif
+#ifdef GOSSAMER_NEON
+  if (isa() == Isa::neon && size <= kPlane) return lookup_neon(codes, count, centroids, size, dense);
 #endif
   return 0;
 }
