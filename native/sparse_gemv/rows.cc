@@ -29,6 +29,9 @@ SliceSum batch() {
 #ifdef GOSSAMER_X86
   if (isa() >= Isa::avx2) return isa() == Isa::avx512 ? slice_batch_avx512 : slice_batch_avx2;
 #endif
+#ifdef GOSSAMER_NEON
+  if (isa() == Isa::neon) return slice_batch_neon;
+#endif
   return slice_batch_portable;
 }
 

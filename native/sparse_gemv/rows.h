@@ -45,6 +45,7 @@ void slice_avx2(Slice slice, const float* codebook, const float* x, int64_t colu
 void slice_few_portable(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_few_avx2(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_batch_portable(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
+void slice_batch_neon(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_batch_avx2(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 void slice_batch_avx512(Slice slice, const float* codebook, const float* x, int64_t columns, float* sums);
 
