@@ -13,14 +13,6 @@ from gossamer.errors import OptionError
 from gossamer.runtime import binary
 
 
-@pytest.fixture
-def variant(request):
-    """The library capped at one variant."""
-    native.use_isa(request.param)
-    yield request.param
-    native.use_isa("")
-
-
 def session(model, threads=1):
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -53,7 +45,6 @@ def parameters(outputs):
     return (rng.integers(-8, 9, (2, outputs)) / 4).astype(np.float32)
 
 
-@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("channels", [1, 3, 64, 100])
 @pytest.mark.parametrize("pad_value", [0, 1])
 def test_it_equals_torch_on_signs(variant, channels, pad_value):

@@ -9,17 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import gossamer as gs
-from gossamer import artifact, blocks, formats, native, runtime
+from gossamer import artifact, blocks, formats, runtime
 from gossamer.methods import BNN, XNOR
 from gossamer.runtime import breakeven, epilogue, graph, lower, lower_binary
-
-
-@pytest.fixture
-def variant(request):
-    """The library capped at one variant."""
-    native.use_isa(request.param)
-    yield request.param
-    native.use_isa("")
 
 
 def norm(kind, channels):
@@ -106,7 +98,6 @@ def run(data, x, kernels, threads=2):
     return list(found.values()) if isinstance(found, dict) else [found]
 
 
-@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("name", ["chain", "residual"])
 def test_a_network_on_bits_gives_what_its_dense_form_gives(files, variant, name):
     shape = (37, 3, 8, 8) if name == "residual" else (37, 2, 22, 18)

@@ -34,14 +34,6 @@ def packed(tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
-@pytest.fixture
-def variant(request):
-    """The library capped at one variant."""
-    native.use_isa(request.param)
-    yield request.param
-    native.use_isa("")
-
-
 def random_fields(rows, columns, density=0.1, streams=1, transposed=False, seed=0):
     """A dense matrix [rows, columns] and its fields."""
     rng = np.random.default_rng(seed)
@@ -73,7 +65,6 @@ def relative(got, wanted):
     return np.abs(got - wanted).max() / np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("batch", [1, 7, 40])
 def test_a_packed_network_gives_what_its_dense_form_gives(packed, variant, batch):
     x = np.random.default_rng(0).standard_normal((batch, 1, 28, 28)).astype(np.float32)
@@ -98,7 +89,6 @@ def test_small_layers_stay_dense_and_nothing_is_measured(packed, monkeypatch):
     assert {row.kernel for row in rows} == {"onnxruntime dense"}
 
 
-@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("zeros", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("batch", [1, 2, 16, 33])
 @pytest.mark.parametrize("streams", [1, 2, 3])

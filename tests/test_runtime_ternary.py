@@ -16,14 +16,6 @@ from gossamer.errors import OptionError
 from gossamer.runtime import Port, build, ternary
 
 
-@pytest.fixture
-def variant(request):
-    """The library capped at one variant."""
-    native.use_isa(request.param)
-    yield request.param
-    native.use_isa("")
-
-
 def session(model, threads=1):
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -54,7 +46,6 @@ def convolved(x, dense, bias=None, *, strides=(1, 1), dilations=(1, 1), pads=(0,
     return F.conv2d(padded, torch.from_numpy(dense), given, strides, 0, dilations, group).numpy()
 
 
-@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("shape", [(1, 1), (10, 84), (17, 19), (130, 53), (300, 1025)])
 @pytest.mark.parametrize("batch", [0, 1, 2, 33])
 def test_a_product_is_that_of_the_dense_weight(variant, shape, batch):
@@ -78,7 +69,6 @@ def test_a_product_takes_any_number_of_axes_and_one_scale():
     np.testing.assert_allclose(got, x @ dense.T, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("channels", [1, 3, 17, 64])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_convolution_is_that_of_the_dense_weight(variant, channels, batch):

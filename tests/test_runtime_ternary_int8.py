@@ -18,16 +18,6 @@ from gossamer.artifact import Ints, Stored
 from gossamer.methods import TWN
 from gossamer.runtime import breakeven, build, lower_ternary_int8, ternary, ternary_int8
 
-VARIANTS = ("portable", "avx2", "avx512")
-
-
-@pytest.fixture
-def variant(request):
-    """The library capped at one variant."""
-    native.use_isa(request.param)
-    yield request.param
-    native.use_isa("")
-
 
 def session(model, threads=1):
     options = ort.SessionOptions()
@@ -54,7 +44,6 @@ def as_unsigned(zero_point, dtype):
     return zero_point + (128 if dtype == "int8" else 0)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
 @pytest.mark.parametrize("shape", [(1, 1), (10, 84), (17, 19), (130, 53), (300, 1025)])
 @pytest.mark.parametrize(("dtype", "zero_point"), [("uint8", 0), ("uint8", 255), ("int8", -7)])
 @pytest.mark.parametrize("batch", [0, 1, 2, 9, 35])
@@ -69,7 +58,6 @@ def test_a_product_is_that_of_whole_numbers(variant, shape, dtype, zero_point, b
     np.testing.assert_array_equal(got, (x.astype(np.int64) - zero_point) @ dense.T * 0.5 + bias)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
 def test_sums_of_the_largest_numbers_are_exact(variant):
     fields = ternary.packed(
         np.full((16, 4096), 2, np.uint8), np.array([-1, 1], np.float32), np.ones(1, np.float32)
@@ -81,7 +69,6 @@ def test_sums_of_the_largest_numbers_are_exact(variant):
     assert (got == 255 * 4096).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
 @pytest.mark.parametrize(
     ("channels", "kernel", "options"),
     [
@@ -170,7 +157,6 @@ def packed(request, tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
 @pytest.mark.parametrize("batch", [1, 40])
 def test_a_calibrated_network_gives_the_same_codes(packed, variant, batch):
     x = gs.load_data("digits").batch(batch)

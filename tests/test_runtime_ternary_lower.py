@@ -54,14 +54,6 @@ def packed(request, tmp_path_factory) -> bytes:
     return path.read_bytes()
 
 
-@pytest.fixture
-def variant(request):
-    """The library capped at one variant."""
-    native.use_isa(request.param)
-    yield request.param
-    native.use_isa("")
-
-
 def images(batch):
     return np.random.default_rng(0).standard_normal((batch, 3, 12, 11)).astype(np.float32)
 
@@ -70,7 +62,6 @@ def relative(got, wanted):
     return np.abs(got - wanted).max() / np.abs(wanted).max()
 
 
-@pytest.mark.parametrize("variant", native.VARIANTS, indirect=True)
 @pytest.mark.parametrize("batch", [1, 5])
 def test_a_packed_network_gives_what_its_dense_form_gives(packed, variant, batch):
     x = images(batch)

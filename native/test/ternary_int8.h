@@ -37,7 +37,7 @@ inline void ternary_integers_equal_their_reference(Random& random, int rounds) {
     std::vector<uint8_t> rows(static_cast<size_t>(pixels * weights.row()));
     for (int64_t p = 0; p < pixels; ++p) frame.patch(image.data(), p, rows.data() + p * weights.row());
     const float one = 1.0f;
-    for (const char* variant : {"portable", "avx2", "avx512"}) {
+    for (const char* variant : variants()) {
       gossamer_set_isa(variant);
       std::vector<float> y(wanted.size());
       std::vector<int32_t> totals;
