@@ -30,6 +30,7 @@ from gossamer import artifact, native
 from gossamer.artifact import Artifact, Floats, Ints, Stored, Tensor
 from gossamer.measure.latency import INPUTS, interleave
 from gossamer.runtime import Port, build, ternary
+from gossamer.runtime.windows import Windows
 
 PRODUCTS = {  # outputs, inputs, batch; whether the weight in float32 is larger than the cache
     "10 x 84": (10, 84, 1, False),
@@ -65,11 +66,11 @@ def layer(name: str, seconds: float) -> dict[str, Any]:
         outputs, columns, batch, _ = PRODUCTS[name]
         shape: tuple[int, ...] = (outputs, columns)
         x_shape: tuple[int, ...] = (batch, columns)
-        options, y_shape = ternary.Options(), (*x_shape[:1], outputs)
+        windows, y_shape = Windows(), (*x_shape[:1], outputs)
     else:
         outputs, channels, kernel, pixels, stride, group = CONVOLUTIONS[name]
         shape, x_shape = (outputs, channels // group, kernel, kernel), (1, channels, pixels, pixels)
-        options = ternary.Options(strides=(stride,) * 2, pads=(kernel // 2,) * 4, group=group)
+        windows = Windows(strides=(stride,) * 2, pads=(kernel // 2,) * 4, group=group)
         side = (pixels + 2 * (kernel // 2) - kernel) // stride + 1
         y_shape = (1, outputs, side, side)
     codes = rng.integers(0, 3, shape, np.uint8)
@@ -84,7 +85,7 @@ def layer(name: str, seconds: float) -> dict[str, Any]:
         node = build.node("MatMul", ["x", "w"], ["y"])
         dense = np.ascontiguousarray(dense.T)
     else:
-        lists = options.lists() | {"kernel_shape": shape[2:]}
+        lists = windows.lists() | {"kernel_shape": shape[2:]}
         node = build.node("Conv", ["x", "w"], ["y"], integers={"group": lists.pop("group")[0]}, lists=lists)
     plain = build.model([node], *ports, {"w": dense})
     fields = ternary.packed(np.array([1, 0, 2], np.uint8)[codes], np.array([-1, 1], np.float32), scale)
@@ -95,8 +96,8 @@ def layer(name: str, seconds: float) -> dict[str, Any]:
         "float32_bytes": dense.nbytes,
         "chosen": chosen(build.model([node], *ports, {}), codes, scale, transposed=name in PRODUCTS),
     }
-    ours = session(ternary.model(fields, options=options))
-    wanted = in_double(inputs[0], dense, options)
+    ours = session(ternary.model(fields, windows=windows))
+    wanted = in_double(inputs[0], dense, windows)
     got = ours.run(None, {"x": inputs[0]})[0]
     found["relative_error"] = float(np.abs(got - wanted).max() / np.abs(wanted).max())
     running = {"float32": session(plain), "int8": session(in_8_bits(plain, inputs)), "ternary": ours}
@@ -116,13 +117,13 @@ def layer(name: str, seconds: float) -> dict[str, Any]:
     return found
 
 
-def in_double(x: np.ndarray, dense: np.ndarray, options: ternary.Options) -> np.ndarray:
+def in_double(x: np.ndarray, dense: np.ndarray, windows: Windows) -> np.ndarray:
     """The layer in float64, by torch where it is a convolution."""
     if dense.ndim == 2:
         return x.astype(np.float64) @ dense
     given = torch.from_numpy(x).double(), torch.from_numpy(dense).double()
-    pads = options.pads[:2]
-    return conv2d(*given, None, options.strides, pads, options.dilations, options.group).numpy()
+    pads = windows.pads[:2]
+    return conv2d(*given, None, windows.strides, pads, windows.dilations, windows.group).numpy()
 
 
 def chosen(graph: bytes, codes: np.ndarray, scale: np.ndarray, *, transposed: bool) -> str:

@@ -1,4 +1,4 @@
-// Where the taps of a convolution or pooling lie, on two axes.
+// Where the taps of a convolution or pooling lie, on two axes, and which channels an output reads.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +35,24 @@ struct Windows {
     }
     for (int64_t one : pad) expect_within("'pads'", one, 0);
     expect_within("the number of taps", taps(), 1);
+  }
+};
+
+struct Convolution : Windows {
+  int64_t channels, groups;  // channels: of all groups
+
+  int64_t inner() const { return channels / groups; }  // channels of one
+
+  // Throws std::invalid_argument for what is no convolution.
+  void check(int64_t outputs) const {
+    expect_within("'channels'", channels, 1);
+    expect_within("'group'", groups, 1);
+    expect_within("the number of outputs", outputs, 1);
+    Windows::check();
+    if (channels % groups || outputs % groups) {
+      throw std::invalid_argument(std::to_string(channels) + " channels and " + std::to_string(outputs) +
+                                  " outputs cannot be cut into " + std::to_string(groups) + " groups");
+    }
   }
 };
 

@@ -14,6 +14,7 @@ from gossamer import native
 from gossamer.artifact import Floats, Ints, Stored, layouts
 from gossamer.errors import OptionError
 from gossamer.runtime import Port, build, ternary
+from gossamer.runtime.windows import Windows
 
 
 def session(model, threads=1):
@@ -75,7 +76,7 @@ def test_a_convolution_is_that_of_the_dense_weight(variant, channels, batch):
     dense, fields = random_weight(37, channels, 3, 3)
     x, bias = drawn(batch, channels, 11, 9), drawn(37, seed=2)
 
-    got = session(ternary.model(fields, bias, options=ternary.Options(pads=(1, 0, 2, 1))), threads=2).run(
+    got = session(ternary.model(fields, bias, windows=Windows(pads=(1, 0, 2, 1))), threads=2).run(
         None, {"x": x}
     )[0]
 
@@ -92,7 +93,7 @@ def test_strides_dilations_kernels_and_groups(strides, dilations, kernel, group)
     x = drawn(2, 30, 23, 20)
     options = {"strides": strides, "dilations": dilations, "pads": (2, 1, 0, 3), "group": group}
 
-    got = session(ternary.model(fields, options=ternary.Options(**options))).run(None, {"x": x})[0]
+    got = session(ternary.model(fields, windows=Windows(**options))).run(None, {"x": x})[0]
 
     np.testing.assert_allclose(got, convolved(x, dense, **options), rtol=1e-5, atol=1e-4)
 
@@ -101,9 +102,7 @@ def test_a_convolution_of_many_rows_fills_its_ring_again():
     dense, fields = random_weight(5, 40, 3, 3)
     x = drawn(2, 40, 90, 70)
 
-    got = session(ternary.model(fields, options=ternary.Options(pads=(1, 1, 1, 1))), threads=2).run(
-        None, {"x": x}
-    )[0]
+    got = session(ternary.model(fields, windows=Windows(pads=(1, 1, 1, 1))), threads=2).run(None, {"x": x})[0]
 
     np.testing.assert_allclose(got, convolved(x, dense, pads=(1, 1, 1, 1)), rtol=1e-5, atol=1e-4)
 
@@ -198,7 +197,7 @@ def test_geometries_that_no_convolution_has_are_refused(options, said):
     _, fields = random_weight(20, 6, 3, 3)
 
     with pytest.raises(Exception, match=f"TernaryConv node 'layer'.*{said}"):
-        session(ternary.model(fields, options=ternary.Options(**options)))
+        session(ternary.model(fields, windows=Windows(**options)))
 
 
 def test_an_input_or_scale_that_does_not_fit_is_an_error_and_the_session_lives():

@@ -18,7 +18,8 @@ from gossamer import artifact, formats, native, runtime
 from gossamer.artifact import Artifact, Floats, Ints, Stored, Tensor
 from gossamer.export import pack
 from gossamer.methods import TTQ, TWN
-from gossamer.runtime import Port, breakeven, build, graph, lower, lower_ternary, ternary
+from gossamer.runtime import Port, breakeven, build, conv_trial, graph, lower, lower_ternary
+from gossamer.runtime.windows import Windows
 
 LAYERS = ("stem", "grouped", "hidden", "out")
 
@@ -120,18 +121,40 @@ def test_the_faster_kernel_runs(packed, monkeypatch, ours, kernel):
 def test_a_convolution_is_measured_once_by_its_shape(monkeypatch, tmp_path):
     monkeypatch.setenv("GOSSAMER_CACHE", str(tmp_path))
     monkeypatch.setattr(breakeven, "SECONDS", 0.001)
-    options = ternary.Options(pads=(1, 1, 1, 1), group=2)
-    trials = [lower_ternary.Trial((8, 3, 3, 3), options, 9, 7, ours) for ours in (True, False)]
+    network = SimpleNamespace(shapes={"x": (None, 6, 9, 7)}, batch=2, threads=1)
+    given = network, "x", (8, 3, 3, 3), Windows(pads=(1, 1, 1, 1), group=2)
 
-    first = [breakeven.curve(trial.name, 1, trial) for trial in trials]
+    first = conv_trial.times("ternary", lower_ternary._convolution, *given)
     breakeven.curve.cache_clear()
-    again = [
-        breakeven.curve(trial.name, 1, lambda threads: pytest.fail("measured twice")) for trial in trials
-    ]
+    again = conv_trial.times("ternary", lambda conv: pytest.fail("measured twice"), *given)
 
     assert first == again
     assert len(list(tmp_path.iterdir())) == 2
-    assert all(curve.ms(trial.macs, 1) > 0 for curve, trial in zip(first, trials, strict=True))
+    assert min(first[2]) > 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tried", "share"),
+    [
+        ((), (17, 14), 14 / 17),  # no smaller than the kernel
+        ((None, 30), (17, 30), 14 / 17),
+        ((28, 14), (28, 14), 1),
+        ((512, 1024), (256, 256), 8),
+    ],
+)
+def test_large_images_are_tried_in_part(monkeypatch, sizes, tried, share):
+    convs = []
+    monkeypatch.setattr(
+        breakeven,
+        "curve",
+        lambda name, threads, trial: convs.append(trial.conv) or SimpleNamespace(ms=lambda *_: 1.0),
+    )
+    network = SimpleNamespace(shapes={"x": (1, 3, *sizes)} if sizes else {}, batch=None, threads=1)
+
+    found = conv_trial.times("ternary", lower_ternary._convolution, network, "x", (8, 3, 17, 3), Windows())
+
+    assert {(conv.height, conv.width) for conv in convs} == {tried}
+    assert found[1] == pytest.approx((share, share))
 
 
 def test_products_are_measured_at_several_sizes(monkeypatch):

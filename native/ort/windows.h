@@ -13,4 +13,10 @@ inline void read(const Creation& creation, Windows& windows) {
   creation.read("pads", windows.pad, 4);
 }
 
+inline void read(const Creation& creation, Convolution& convolution) {
+  creation.read("channels", &convolution.channels, 1);
+  creation.read("group", &convolution.groups, 1);
+  read(creation, static_cast<Windows&>(convolution));
+}
+
 }  // namespace gossamer::ort

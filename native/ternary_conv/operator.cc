@@ -8,8 +8,6 @@ namespace {
 
 Geometry geometry_of(const ort::Creation& creation) {
   Geometry g{};
-  creation.read("channels", &g.channels, 1);
-  creation.read("group", &g.groups, 1);
   ort::read(creation, g);
   return g;
 }
@@ -23,7 +21,7 @@ TernaryConv::TernaryConv(const ort::Creation& creation) : kernels_(kernels()), g
   const int64_t each = all / geometry_.groups;
   for (int64_t group = 0; group < geometry_.groups; ++group)
     groups_.push_back(weights_of(creation, kernels_.layout, group * each, each, all, geometry_.taps(),
-                                 geometry_.channels / geometry_.groups));
+                                 geometry_.inner()));
 }
 
 void TernaryConv::compute(const ort::Call& call) const {

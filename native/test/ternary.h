@@ -95,7 +95,7 @@ inline void ternary_convolutions_equal_their_reference(Random& random, int round
 inline void damaged_ternary_fields_are_refused_or_harmless(Random& random, int rounds) {
   int refused = 0;
   for (int round = 0; round < rounds; ++round) {
-    ternary::Geometry g{{{3, 2}, {1, 2}, {1, 1}, {1, 1, 1, 1}}, 1 + static_cast<int64_t>(random() % 40), 1};
+    ternary::Geometry g{{{{3, 2}, {1, 2}, {1, 1}, {1, 1, 1, 1}}, 1 + static_cast<int64_t>(random() % 40), 1}};
     int64_t outputs = 1 + static_cast<int64_t>(random() % 40);
     auto codes = ternary_codes(random, outputs * g.taps(), g.channels);
     float values[] = {-1.0f, 1.0f};
@@ -111,7 +111,7 @@ inline void damaged_ternary_fields_are_refused_or_harmless(Random& random, int r
       const auto run = ternary::kernels();
       g.check(outputs);
       const auto weights = ternary::checked(codes.data(), static_cast<int64_t>(codes.size()), outputs, g.taps(),
-                                            g.channels / g.groups, values, run.layout);
+                                            g.inner(), values, run.layout);
       const ternary::Image image{6, 7, g.outputs(0, 6), g.outputs(1, 7)};
       if (g.groups > 1 || image.height < 1 || image.width < 1) continue;
       std::vector<float> x(static_cast<size_t>(g.channels * 6 * 7), 1.0f), scale(1, 1.0f);

@@ -2,7 +2,7 @@
 
 The weight must be used nowhere else. Multiplications and additions that follow per output (a bias, a batch norm) are folded
 into the scale and bias of the operator. Products are compared by their size, convolutions one by one: what a convolution
-costs depends on its channels, taps and pixels in both kernels, so each shape is tried once and kept (see `breakeven`).
+costs depends on its channels, taps and pixels in both kernels (see `conv_trial`).
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from functools import cached_property
 import numpy as np
 
 from ..artifact.outline import TensorOutline
-from . import breakeven, build, epilogue, graph, ternary
+from . import breakeven, conv_trial, epilogue, graph, ternary
 from .lower_sparse import plain
 from .lowering import Network, Rewrite
-from .ports import Port
+from .windows import Windows
+from .windows import of as windows_of
 
 NAME = "ternary"
 LEAST_WEIGHTS = 2**16
 TABLES = 48
-PICTURE = 14  # pixels squared, where the graph does not tell
 NAMES = (*ternary.NAMES, "bias")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that could be replaced; `options` are those of a convolution."""
+    """A node that could be replaced; `windows` are those of a convolution."""
 
     network: Network
     index: int
@@ -37,7 +37,7 @@ class Layer:
     tensor: TensorOutline
     fields: ternary.TernaryWeight
     bias: np.ndarray | None
-    options: ternary.Options
+    windows: Windows
 
     @property
     def operator(self) -> str:
@@ -59,16 +59,8 @@ class Layer:
             dense = breakeven.dense(threads, traffic=traffic)
             counts = network.samples(fixed=self.node.op == "Gemm")
             return {n: (ours.ms(work(*self.fields.shape), n), dense.ms(self.weights, n)) for n in counts}
-        sizes = network.shapes.get(self.node.inputs[0], ())[2:]
-        height, width = (size or PICTURE for size in (*sizes, None, None)[:2])
-        count = network.batch or 1
-        both = [
-            breakeven.curve(trial.name, threads, trial).ms(trial.macs, 1) * count
-            for trial in (
-                Trial(self.fields.shape, self.options, height, width, ours) for ours in (True, False)
-            )
-        ]
-        return {count: (both[0], both[1])}
+        source = self.node.inputs[0]
+        return conv_trial.times(NAME, _convolution, network, source, self.fields.shape, self.windows)
 
     def why(self) -> str:
         return "2 bits per weight, and dense is expected to be slower"
@@ -88,42 +80,6 @@ class Layer:
         return scale.astype(np.float32), bias.astype(np.float32), names
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What one convolution costs for one image, by `ours` or dense; called, it measures."""
-
-    shape: tuple[int, ...]
-    options: ternary.Options
-    height: int
-    width: int
-    ours: bool
-
-    @property
-    def name(self) -> str:
-        """Of its curve."""
-        numbers = (self.shape, *self.options.lists().values(), (self.height, self.width))
-        return f"{NAME if self.ours else 'conv'}-" + "-".join("x".join(map(str, one)) for one in numbers)
-
-    @property
-    def macs(self) -> int:
-        """Its size: multiply-adds, if it kept the size of the image."""
-        return math.prod(self.shape) * self.height * self.width
-
-    def __call__(self, threads: int) -> breakeven.Rows:
-        fields = _drawn(self.shape)
-        channels = self.shape[1] * self.options.group
-        x = np.random.default_rng(0).standard_normal((1, channels, self.height, self.width), np.float32)
-        model = ternary.model(fields, options=self.options)
-        if not self.ours:
-            lists = self.options.lists() | {"kernel_shape": self.shape[2:]}
-            group = {"group": lists.pop("group")[0]}
-            weight = np.random.default_rng(0).standard_normal(self.shape, np.float32)
-            node = build.node("Conv", ["x", "w"], ["y"], integers=group, lists=lists)
-            after = Port("y", (1, self.shape[0], "rows", "columns"), "float32")
-            model = build.model([node], [Port("x", x.shape, "float32")], [after], {"w": weight})
-        return ((self.macs, breakeven.times(model, x, threads, (1,))),)
-
-
 def work(outputs: int, inputs: int) -> int:
     """What the time of a product grows with: outputs come in blocks of 16, tables cost as much as TABLES outputs."""
     return (-(-outputs // 16) * 16 + TABLES) * inputs
@@ -137,6 +93,10 @@ def _products(threads: int, traffic: int) -> breakeven.Rows:
         model = ternary.model(_drawn((side, side)))
         rows.append((work(side, side), breakeven.times(model, x, threads, traffic=traffic)))
     return tuple(rows)
+
+
+def _convolution(conv: conv_trial.Conv) -> bytes:
+    return ternary.model(_drawn(conv.shape), windows=conv.windows)
 
 
 def _drawn(shape: tuple[int, ...]) -> ternary.TernaryWeight:
@@ -155,15 +115,19 @@ def find(network: Network) -> list[Layer]:
         if tensor.dtype != "float32" or node.domain not in ("", "ai.onnx"):
             continue
         turned = tensor.perm is not None and tuple(tensor.perm) != tuple(range(len(tensor.node.shape)))
-        options: ternary.Options | None = ternary.Options()
+        windows: Windows | None = Windows()
         if node.op == "Conv":
-            options = None if turned or len(tensor.node.shape) != 4 else options_of(attributes)
+            windows = (
+                None
+                if turned or len(tensor.node.shape) != 4
+                else windows_of(attributes, tensor.node.shape[2:])
+            )
             transposed = False
         elif node.op in ("Gemm", "MatMul") and len(tensor.node.shape) == 2 and plain(attributes.numbers):
             transposed = turned == (node.op == "Gemm" and bool(attributes.numbers.get("transB", 0)))
         else:
             continue
-        if options is None:
+        if windows is None:
             continue
         fields = ternary.of(network.reader.tensor(tensor.name).stored, transposed=transposed)
         if fields is None:
@@ -174,22 +138,8 @@ def find(network: Network) -> list[Layer]:
             if bias is None or bias.size != fields.shape[0]:
                 continue
             bias = bias.reshape(-1)
-        found.append(Layer(network, index, node, tensor, fields, bias, options))
+        found.append(Layer(network, index, node, tensor, fields, bias, windows))
     return found
-
-
-def options_of(attributes: graph.Attributes) -> ternary.Options | None:
-    """How a Conv meets its image, where its padding is written out."""
-    lists = attributes.lists
-    if attributes.texts.get("auto_pad", "NOTSET") != "NOTSET":
-        return None
-    plain_options = ternary.Options()
-    return ternary.Options(
-        strides=lists.get("strides", plain_options.strides),
-        dilations=lists.get("dilations", plain_options.dilations),
-        pads=lists.get("pads", plain_options.pads),
-        group=int(attributes.numbers.get("group", 1)),
-    )
 
 
 def rewrite(network: Network, chosen: Sequence[Layer]) -> Rewrite:
@@ -203,6 +153,6 @@ def rewrite(network: Network, chosen: Sequence[Layer]) -> Rewrite:
         arrays |= given
         nodes |= {network.producers[name]: () for name in names}
         inputs = [layer.node.inputs[0], *given]
-        made = ternary.node(inputs, names[-1], layer.fields.shape, layer.options, name=layer.tensor.name)
+        made = ternary.node(inputs, names[-1], layer.fields.shape, layer.windows, name=layer.tensor.name)
         nodes[layer.index] = (made,)
     return Rewrite(nodes, arrays)

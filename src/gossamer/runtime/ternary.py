@@ -24,6 +24,7 @@ from ..artifact.stored import Stored
 from ..errors import OptionError
 from . import build
 from .ports import Port
+from .windows import Windows
 
 GEMM, CONV = "TernaryGemm", "TernaryConv"
 NAMES = ("codes", "values", "scale")
@@ -48,25 +49,6 @@ class TernaryWeight:
     def size_bytes(self) -> int:
         """Memory of all fields."""
         return sum(array.nbytes for array in self.arrays)
-
-
-@dataclass(frozen=True)
-class Options:
-    """How filters meet an image, as the attributes of Conv say; `pads` are top, left, bottom and right."""
-
-    strides: tuple[int, ...] = (1, 1)
-    dilations: tuple[int, ...] = (1, 1)
-    pads: tuple[int, ...] = (0, 0, 0, 0)
-    group: int = 1
-
-    def lists(self) -> dict[str, tuple[int, ...]]:
-        """The attributes of a node."""
-        return {
-            "strides": self.strides,
-            "dilations": self.dilations,
-            "pads": self.pads,
-            "group": (self.group,),
-        }
 
 
 def fits(node: Outline) -> bool:
@@ -132,7 +114,7 @@ def node(
     inputs: Sequence[str],
     output: str,
     shape: Sequence[int],
-    options: Options | None = None,
+    windows: Windows | None = None,
     *,
     name: str = "",
 ) -> bytes:
@@ -141,16 +123,16 @@ def node(
         return build.node(
             GEMM, inputs, [output], name=name, domain=build.DOMAIN, lists={"inputs": (shape[1],)}
         )
-    options = options or Options()
-    lists = {"channels": (shape[1] * options.group,), "kernel_shape": tuple(shape[2:])} | options.lists()
+    windows = windows or Windows()
+    lists = {"channels": (shape[1] * windows.group,), "kernel_shape": tuple(shape[2:])} | windows.lists()
     return build.node(CONV, inputs, [output], name=name, domain=build.DOMAIN, lists=lists)
 
 
-def model(weight: TernaryWeight, bias: np.ndarray | None = None, *, options: Options | None = None) -> bytes:
+def model(weight: TernaryWeight, bias: np.ndarray | None = None, *, windows: Windows | None = None) -> bytes:
     """A model of one node; for tests, benchmarks and other engines."""
     given = dict(zip(NAMES, weight.arrays, strict=True)) | ({} if bias is None else {"bias": bias})
-    made = node(["x", *given], "y", weight.shape, options, name="layer")
-    outputs, inputs = weight.shape[0], weight.shape[1] * (options.group if options else 1)
+    made = node(["x", *given], "y", weight.shape, windows, name="layer")
+    outputs, inputs = weight.shape[0], weight.shape[1] * (windows.group if windows else 1)
     conv = len(weight.shape) == 4
     before: tuple[int | str, ...] = ("batch", inputs, "height", "width") if conv else ("batch", inputs)
     after: tuple[int | str, ...] = ("batch", outputs, "rows", "columns") if conv else ("batch", outputs)
