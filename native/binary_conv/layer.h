@@ -2,10 +2,10 @@
 //
 //     x        float32 [N, channels, H, W], or [..., channels] of a product
 //              uint8, bits: [N, H, W, 8 ceil(channels / 64)], or [..., 8 ceil(channels / 64)] of a product
-//     filters  uint8 [outputs, kernel_h, kernel_w, ceil(channels / 8)], an initialiser: bits, 1 for -1
+//     filters  uint8 [outputs, kernel_h, kernel_w, ceil(channels / group / 8)], an initialiser: bits, 1 for -1
 // Attributes, lists of integers named and ordered as those of Conv: kernel_shape, strides, dilations, pads; channels [1];
-// pad_value [1], 0 or 1; product [1]: 1 for a matrix, of one tap and without padding; flatten [1]: 1 takes an image of bits
-// as a row of H W taps, as Flatten and Gemm do after a convolution, and gives [N, outputs].
+// group [1]; pad_value [1], 0 or 1; product [1]: 1 for a matrix, of one tap, without padding and groups; flatten [1]: 1 takes
+// an image of bits as a row of H W taps, as Flatten and Gemm do after a convolution, and gives [N, outputs].
 #pragma once
 
 #include "binary_conv/conv.h"
@@ -30,9 +30,10 @@ class Layer {
   };
   Shape shape(const ort::Tensor& x) const;
 
-  // finish(image, block, from, count, v) for every block of every group of pixels, from several threads.
+  // finish(image, block, from, count, v) for every block of every task's pixels, from several threads; `apart`: those of one
+  // pixel may come from several threads.
   template <class Finish>
-  void run(const ort::Call& call, const ort::Tensor& x, const Shape& shape, const Frame& frame,
+  void run(const ort::Call& call, const ort::Tensor& x, const Shape& shape, const Frame& frame, bool apart,
            const Finish& finish) const {
     const Geometry& g = filters_.geometry;
     const Kernels kernels = binary::kernels();
@@ -40,11 +41,11 @@ class Layer {
     const auto room = [](bool wanted, int64_t count) {
       return std::unique_ptr<uint64_t[]>(wanted ? new uint64_t[static_cast<size_t>(count)] : nullptr);
     };
-    const auto packed = room(!shape.bits, words), padded = room(g.padded(), frame.words);
-    const int64_t groups = (frame.pixels() + kGroup - 1) / kGroup;
+    const auto packed = room(!shape.bits, words), arranged = room(frame.arranged(), frame.words);
+    const int64_t strips = (frame.pixels() + kTask - 1) / kTask;
     // a task of less than some ten microseconds is not worth a thread
-    const int64_t work = std::max<int64_t>(1, std::min(kGroup, frame.pixels()) * g.words());  // of a block
-    const int64_t together = groups < 8 ? std::clamp<int64_t>(kLeastWork / work, 1, filters_.blocks) : filters_.blocks;
+    const int64_t work = std::max<int64_t>(1, std::min(kTask, frame.pixels()) * g.words());  // of a block
+    const int64_t together = apart && strips < 8 ? std::clamp<int64_t>(kLeastWork / work, 1, filters_.blocks) : filters_.blocks;
     const int64_t parts = (filters_.blocks + together - 1) / together;
     for (int64_t n = 0; n < shape.images; ++n) {
       const uint64_t* signs = packed.get();
@@ -55,15 +56,15 @@ class Layer {
       } else {
         kernels.pack(x.as<float>() + n * g.channels * shape.h * shape.w, g.channels, shape.h * shape.w, packed.get());
       }
-      if (padded) {
-        frame.surround(signs, padded.get());
-        signs = padded.get();
+      if (arranged) {
+        frame.arrange(signs, arranged.get());
+        signs = arranged.get();
       }
-      call.parallel(groups * parts, [&](int64_t task) {
-        const int64_t from = task / parts * kGroup, count = std::min(kGroup, frame.pixels() - from);
+      call.parallel(strips * parts, [&](int64_t task) {
+        const int64_t from = task / parts * kTask, count = std::min(kTask, frame.pixels() - from);
         const int64_t first = task % parts * together, last = std::min(first + together, filters_.blocks);
-        run_group(filters_, kernels, frame, signs, from, from + count, first, last,
-                  [&](int64_t block, const int32_t* v) { finish(n, block, from, count, v); });
+        run_task(filters_, kernels, frame, signs, from, from + count, first, last,
+                 [&](int64_t block, const int32_t* v) { finish(n, block, from, count, v); });
       });
     }
   }

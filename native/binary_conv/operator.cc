@@ -18,7 +18,6 @@ namespace {
 
 Filters filters_of(const ort::Creation& creation, const ort::Port* inputs) {
   Geometry g{};
-  creation.read("channels", &g.channels, 1);
   ort::read(creation, g);
   g.pad_with_one = flag(creation, "pad_value");
   const ort::Tensor bits = creation.constant(inputs, 1);
@@ -34,7 +33,7 @@ std::vector<Type> per_output(const ort::Creation& creation, const ort::Port* inp
                                 " elements, expected " + std::to_string(filters.outputs));
   }
   std::vector<Type> values(static_cast<size_t>(filters.blocks * kOutputs), beyond);
-  std::copy_n(given.as<Type>(), filters.outputs, values.data());
+  for (int64_t o = 0; o < filters.outputs; ++o) values[static_cast<size_t>(filters.slot(o))] = given.as<Type>()[o];
   return values;
 }
 
@@ -54,8 +53,10 @@ Layer::Layer(const ort::Creation& creation, const ort::Port* inputs)
     : product_(flag(creation, "product")), flatten_(flag(creation, "flatten")), filters_(filters_of(creation, inputs)) {
   const Geometry& g = filters_.geometry;
   const bool row = g.stride[0] == 1 && g.stride[1] == 1 && !g.padded();
-  if ((product_ && (g.taps() != 1 || !row || flatten_)) || (flatten_ && (g.kernel[0] != 1 || !row))) {
-    throw std::invalid_argument("'product' and 'flatten' exclude each other and take a kernel of one row, without padding or strides");
+  const bool plain = row && g.groups == 1;
+  if ((product_ && (g.taps() != 1 || !plain || flatten_)) || (flatten_ && (g.kernel[0] != 1 || !plain))) {
+    throw std::invalid_argument(
+        "'product' and 'flatten' exclude each other and take a kernel of one row, without padding, strides or groups");
   }
 }
 
@@ -110,15 +111,14 @@ void BinaryConv::compute(const ort::Call& call) const {
   float* y = call.output<float>(0, dims);
   const Finish run = kernels().finish;
   const int64_t step_o = shape.product ? 1 : frame.pixels(), step_p = shape.product ? filters.outputs : 1;
-  layer_.run(call, x, shape, frame, [&](int64_t image, int64_t block, int64_t from, int64_t count, const int32_t* v) {
-    const int64_t first = block * kOutputs;
-    const Floats how{scale_.data() + first, offset_.data() + first, std::min<int64_t>(kOutputs, filters.outputs - first),
-                     step_o, step_p};
+  layer_.run(call, x, shape, frame, true, [&](int64_t image, int64_t block, int64_t from, int64_t count, const int32_t* v) {
+    const int64_t first = filters.first(block), held = filters.held(block), slot = block * kOutputs;
+    const Floats how{scale_.data() + slot, offset_.data() + slot, held, step_o, step_p};
     float* to = y + image * filters.outputs * frame.pixels() + first * step_o + from * step_p;
     run(v, count, how, to);
     // stores that miss are done one after the other: ask for the lines of the next block while it is computed
-    const int64_t next = std::min<int64_t>(kOutputs, filters.outputs - first - kOutputs);
-    for (int64_t o = kOutputs; step_p == 1 && o < kOutputs + next; ++o)
+    const int64_t next = std::min<int64_t>(kOutputs, filters.outputs - first - held);
+    for (int64_t o = held; step_p == 1 && o < held + next; ++o)
       for (int64_t p = 0; p < count + kLine; p += kLine) fetch(to + o * step_o + std::min(p, count - 1));
   });
 }
@@ -143,10 +143,17 @@ void BinaryConvSign::compute(const ort::Call& call) const {
   }
   uint8_t* y = call.output<uint8_t>(0, dims);
   const Compare run = kernels().compare;
-  const int64_t total = shape.images * frame.pixels(), filled = 2 * filters.blocks;
+  const bool apart = filters.bytes_apart();
+  const int64_t total = shape.images * frame.pixels(), filled = apart ? 2 * filters.blocks : 0;
   for (int64_t p = 0; filled < bytes && p < total; ++p) std::fill_n(y + p * bytes + filled, bytes - filled, uint8_t{0});
-  layer_.run(call, x, shape, frame, [&](int64_t image, int64_t block, int64_t from, int64_t count, const int32_t* v) {
-    run(v, count, thresholds_.data() + block * kOutputs, y + (image * frame.pixels() + from) * bytes + 2 * block, bytes);
+  layer_.run(call, x, shape, frame, apart, [&](int64_t image, int64_t block, int64_t from, int64_t count, const int32_t* v) {
+    uint8_t* to = y + (image * frame.pixels() + from) * bytes;
+    const int32_t* thresholds = thresholds_.data() + block * kOutputs;
+    if (apart) return run(v, count, thresholds, to + 2 * block, bytes);
+    std::array<uint8_t, 2 * kTask> two;
+    run(v, count, thresholds, two.data(), 2);
+    for (int64_t p = 0; p < count; ++p)
+      merge(two[2 * p] | uint32_t{two[2 * p + 1]} << 8, filters.first(block), to + p * bytes);
   });
 }
 

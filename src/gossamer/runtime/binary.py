@@ -6,7 +6,7 @@
     BinarySign       bits of floats            BinaryFloats     floats of bits
     BinaryMaxPool    the largest of bits
 
-Stored: one bit per weight, 1 for -1, channels innermost. x is floats or bits; bits between operators are uint8
+Stored: one bit per weight, 1 for -1, channels of a group innermost. x is floats or bits; bits between operators are uint8
 [N, H, W, 8 ceil(C / 64)] (native/binary_conv/layer.h). Outside the image lies 0, as in torch, or +1. The integers v are
 exact; y rounds once.
 Raises: OptionError for weights that are no filters.
@@ -29,7 +29,7 @@ SIGN, POOL, FLOATS = "BinarySign", "BinaryMaxPool", "BinaryFloats"
 
 @dataclass(frozen=True)
 class Geometry:
-    """How filters [O, channels, *kernel] meet an image; `pads` are top, left, bottom and right.
+    """How filters [O, channels / group, *kernel] meet an image; `pads` are top, left, bottom and right.
 
     `product`: a matrix, whose inputs lie on the last axis. `flatten`: an image of bits is one row of `kernel` = (1, H W)
     taps, as after Flatten.
@@ -41,13 +41,19 @@ class Geometry:
     dilation: tuple[int, int] = (1, 1)
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     pad_value: int = 0
+    group: int = 1
     product: bool = False
     flatten: bool = False
 
     @property
     def products(self) -> int:
         """K: the number of signs that one output sums."""
-        return self.channels * self.kernel[0] * self.kernel[1]
+        return self.inner * self.kernel[0] * self.kernel[1]
+
+    @property
+    def inner(self) -> int:
+        """Channels of one group."""
+        return self.channels // self.group
 
     def lists(self) -> dict[str, tuple[int, ...]]:
         """The attributes of a node."""
@@ -57,6 +63,7 @@ class Geometry:
             "strides": self.stride,
             "dilations": self.dilation,
             "pads": self.pads,
+            "group": (self.group,),
             "pad_value": (self.pad_value,),
             "product": (int(self.product),),
             "flatten": (int(self.flatten),),
@@ -98,17 +105,19 @@ def model(
     dilation: tuple[int, int] = (1, 1),
     pads: tuple[int, int, int, int] = (0, 0, 0, 0),
     pad_value: int = 0,
+    group: int = 1,
 ) -> bytes:
     """A model of one BinaryConv on floats; for tests, benchmarks and other engines."""
     given = {"filters": packed(weight), "scale": scale, "offset": offset}
     kernel = (weight.shape[2], weight.shape[3]) if weight.ndim == 4 else (1, 1)
-    geometry = Geometry(weight.shape[1], kernel, stride, dilation, pads, pad_value, product=weight.ndim == 2)
+    channels, product = weight.shape[1] * group, weight.ndim == 2
+    geometry = Geometry(channels, kernel, stride, dilation, pads, pad_value, group, product)
     made = node(OPERATOR, ["x", *given], "y", geometry, name="conv")
     axes: tuple[str, ...] = ("height", "width") if weight.ndim == 4 else ()
     outputs: tuple[str, ...] = ("rows", "columns") if weight.ndim == 4 else ()
     return build.model(
         [made],
-        [Port("x", ("batch", weight.shape[1], *axes), "float32")],
+        [Port("x", ("batch", channels, *axes), "float32")],
         [Port("y", ("batch", weight.shape[0], *outputs), "float32")],
         given,
     )

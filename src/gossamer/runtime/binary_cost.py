@@ -2,7 +2,8 @@
 
 Both grow with the pixels and, by curves measured here, with the weights: those of our operators with what is stored, where
 channels fill words of 64 and outputs blocks of 16. Convolutions are measured with 1 x 1 and 3 x 3 taps on 14 x 14 pixels,
-products on rows; floats in and floats out, which is the slowest use of ours.
+products on rows; floats in and floats out, which is the slowest use of ours. Of groups no curve tells: the words of a group
+may hold a single channel, and dense convolutions of groups have kernels of their own, so each shape is tried.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from functools import partial
 
 import numpy as np
 
-from . import binary, breakeven, build
+from . import binary, breakeven, build, conv_trial
+from .conv_trial import PICTURE
+from .lowering import Network
 from .ports import Port
+from .windows import Windows
 
 WIDTHS = (16, 32, 64, 128, 256)  # channels
-PICTURE = 14  # pixels squared
 SIDES = (256, 1024, 2048)
 
 
@@ -40,6 +43,15 @@ def conv(
     share = (batch or 1) * height * width / PICTURE**2
     times = ours.ms(stored(geometry, outputs), 1), dense.ms(geometry.products * outputs, 1)
     return {batch or 1: (times[0] * share, times[1] * share)}
+
+
+def grouped(
+    geometry: binary.Geometry, outputs: int, network: Network, source: str
+) -> dict[int, tuple[float, float]]:
+    """The same of a convolution of several groups of the image `source`."""
+    shape = (outputs, geometry.inner, *geometry.kernel)
+    windows = Windows(geometry.stride, geometry.dilation, geometry.pads, geometry.group)
+    return conv_trial.times("binary", _model, network, source, shape, windows)
 
 
 def stored(geometry: binary.Geometry, outputs: int) -> int:
@@ -78,6 +90,13 @@ def _convolutions(side: int, signs: bool, threads: int) -> breakeven.Rows:
         size = stored(binary.Geometry(width, (side, side)), width) if signs else weight.size
         rows.append((size, breakeven.times(model, x, threads, (1,))))
     return tuple(rows)
+
+
+def _model(conv: conv_trial.Conv) -> bytes:
+    weight, given = np.random.default_rng(0).standard_normal(conv.shape), conv.windows
+    strides, dilations, pads, group = given.strides, given.dilations, given.pads, given.group
+    ones = np.ones((2, conv.shape[0]), np.float32)
+    return binary.model(weight, *ones, stride=strides, dilation=dilations, pads=pads, group=group)
 
 
 _binary = {side: partial(_convolutions, side, True) for side in (1, 3)}

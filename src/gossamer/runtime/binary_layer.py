@@ -1,6 +1,6 @@
 """binary_layer: the layers of a network that multiply binary weights with signs.
 
-    Conv of one group                 of an image of signs, pooled or not
+    Conv, of any number of groups     of an image of signs, pooled or not
     Gemm, MatMul on a weight matrix   of a matrix of signs; Gemm also of an image of signs behind Flatten
 
 A sign is Where(x >= 0, 1, -1), as blocks.Sign is exported. Weights of several bases are none of these.
@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 
 from ..artifact.outline import TensorOutline
-from . import binary, binary_cost, epilogue, graph
+from . import binary, binary_cost, epilogue, graph, windows
 from .lower_sparse import plain
 from .lowering import Network
 
@@ -64,6 +64,8 @@ class Layer:
         if geometry.product or geometry.flatten:
             traffic = network.traffic(self.weights)
             return binary_cost.product(geometry, self.outputs, network.threads, network.samples(), traffic)
+        if geometry.group > 1:
+            return binary_cost.grouped(geometry, self.outputs, network, self.source.name)
         sizes = network.shapes.get(self.output, ())[2:]
         return binary_cost.conv(geometry, self.outputs, network.threads, network.batch, sizes)
 
@@ -76,7 +78,7 @@ class Layer:
         stored = self.network.reader.tensor(self.tensor.name).stored
         signs = stored.fields["signs"].values.reshape(self.tensor.node.shape) != 0
         matrix: np.ndarray = signs if self.outputs_first else signs.T
-        return matrix.reshape(self.outputs, self.geometry.channels, *self.geometry.kernel)
+        return matrix.reshape(self.outputs, self.geometry.inner, *self.geometry.kernel)
 
     @cached_property
     def scale(self) -> np.ndarray:
@@ -166,20 +168,12 @@ def _source(
 
 def _windows(attributes: graph.Attributes, shape: tuple[int, ...]) -> binary.Geometry | None:
     """The geometry of a Conv."""
-    strides, dilations = (attributes.lists.get(name, (1, 1)) for name in ("strides", "dilations"))
-    pads = attributes.lists.get("pads", (0, 0, 0, 0))
-    if attributes.numbers.get("group", 1) != 1 or attributes.texts.get("auto_pad", "NOTSET") != "NOTSET":
+    kernel = shape[2], shape[3]
+    given = windows.of(attributes, kernel)
+    if given is None or shape[0] % given.group:
         return None
-    if (len(strides), len(dilations), len(pads)) != (2, 2, 4) or min(pads) < 0:
-        return None
-    top, left, bottom, right = pads
-    return binary.Geometry(
-        shape[1],
-        (shape[2], shape[3]),
-        (strides[0], strides[1]),
-        (dilations[0], dilations[1]),
-        (top, left, bottom, right),
-    )
+    channels, group = shape[1] * given.group, given.group
+    return binary.Geometry(channels, kernel, given.strides, given.dilations, given.pads, group=group)
 
 
 def _rows(
