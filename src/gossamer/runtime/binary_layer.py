@@ -1,9 +1,10 @@
 """binary_layer: the layers of a network that multiply binary weights with signs.
 
-    Conv, of any number of groups     of an image of signs, pooled or not
+    Conv, of any number of groups     of an image of signs, pooled or not, behind a Pad or not
     Gemm, MatMul on a weight matrix   of a matrix of signs; Gemm also of an image of signs behind Flatten
 
-A sign is Where(x >= 0, 1, -1), as blocks.Sign is exported. Weights of several bases are none of these.
+A sign is Where(x >= 0, 1, -1), as blocks.Sign is exported. A Pad puts 1 around an image that the Conv does not pad, or 0:
+both become the layer's. Weights of several bases are none of these.
 """
 
 from __future__ import annotations
@@ -16,18 +17,31 @@ from functools import cached_property
 import numpy as np
 
 from ..artifact.outline import TensorOutline
-from . import binary, binary_cost, epilogue, graph, windows
+from . import binary, binary_cost, epilogue, graph, padding, windows
 from .lower_sparse import plain
 from .lowering import Network
 
 
 @dataclass(frozen=True)
+class Pad:
+    """A node that puts `value`, 0 or 1, around an image: top, left, bottom and right."""
+
+    index: int
+    pads: tuple[int, int, int, int]
+    value: int
+
+
+@dataclass(frozen=True)
 class Source:
-    """Where a layer's signs come from: a sign, the poolings after it in order, and the last value that is no row yet."""
+    """Where a layer's signs come from: a sign, the poolings after it in order, and the last value that is no row yet.
+
+    pad: between that value and the layer
+    """
 
     sign: str
     pools: tuple[int, ...]
     name: str
+    pad: Pad | None = None
 
 
 @dataclass(frozen=True)
@@ -132,11 +146,12 @@ def _layer(network: Network, index: int, signed: Mapping[str, tuple[str, int]]) 
         bias = network.constant(node.inputs[2])
         if bias is None or bias.shape != (outputs,):
             return None
-    source = _source(network, node.inputs[0], signed, flat=node.op == "Gemm")
+    pad = _pad(network, node.inputs[0]) if node.op == "Conv" else None
+    source = _source(network, node.inputs[0], signed, pad, flat=node.op == "Gemm")
     if source is None:
         return None
     geometry = (
-        _windows(attributes, held.shape)
+        _windows(attributes, held.shape, pad)
         if node.op == "Conv"
         else _rows(network, node, attributes, held.shape[1 if outputs_first else 0], source)
     )
@@ -147,10 +162,21 @@ def _layer(network: Network, index: int, signed: Mapping[str, tuple[str, int]]) 
     return Layer(network, index, node, tensor, outputs_first, geometry, source, follows)
 
 
+def _pad(network: Network, name: str) -> Pad | None:
+    """What gives an image `name` with 0 or 1 around it."""
+    index = network.producers.get(name)
+    found = None if index is None else padding.of(*network.nodes[index], 4, network.constant)
+    if index is None or found is None or found.around is None or found.value not in (0, 1):
+        return None
+    return Pad(index, found.around, int(found.value))
+
+
 def _source(
-    network: Network, name: str, signed: Mapping[str, tuple[str, int]], *, flat: bool
+    network: Network, name: str, signed: Mapping[str, tuple[str, int]], pad: Pad | None, *, flat: bool
 ) -> Source | None:
-    """The sign that `name` carries, behind Flatten (where that may be) and poolings."""
+    """The sign that `name` carries, behind Flatten (where that may be), `pad` and poolings."""
+    if pad is not None:
+        name = network.nodes[pad.index][0].inputs[0]
     index = network.producers.get(name)
     if flat and index is not None:
         node, attributes = network.nodes[index]
@@ -163,17 +189,25 @@ def _source(
             return None
         pools.append(index)
         name = network.nodes[index][0].inputs[0]
-    return Source(name, tuple(reversed(pools)), last)
+    return Source(name, tuple(reversed(pools)), last, pad)
 
 
-def _windows(attributes: graph.Attributes, shape: tuple[int, ...]) -> binary.Geometry | None:
-    """The geometry of a Conv."""
+def _windows(attributes: graph.Attributes, shape: tuple[int, ...], pad: Pad | None) -> binary.Geometry | None:
+    """The geometry of a Conv behind `pad`."""
     kernel = shape[2], shape[3]
     given = windows.of(attributes, kernel)
     if given is None or shape[0] % given.group:
         return None
-    channels, group = shape[1] * given.group, given.group
-    return binary.Geometry(channels, kernel, given.strides, given.dilations, given.pads, group=group)
+    pads, value = given.pads, 0
+    if pad is not None:
+        if pad.value and any(pads):  # 0 around 1
+            return None
+        top, left, bottom, right = (sum(two) for two in zip(pads, pad.pads, strict=True))
+        pads, value = (top, left, bottom, right), pad.value
+    if max(pads) > windows.LARGEST:
+        return None
+    channels = shape[1] * given.group
+    return binary.Geometry(channels, kernel, given.strides, given.dilations, pads, value, given.group)
 
 
 def _rows(

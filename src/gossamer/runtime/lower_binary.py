@@ -100,7 +100,7 @@ class _Writer:
         floats, index = self.signed[source.sign]
         if source.sign in self.written:
             return f"{source.name}.bits"
-        if self.network.only_reader(source.sign) == layer.index:
+        if self._reads_alone(layer):
             return floats
         if source.sign not in self.known:
             self.known.add(source.sign)
@@ -116,6 +116,13 @@ class _Writer:
                 self.after.setdefault(pool, []).append(made)
             name = pooled
         return f"{source.name}.bits"
+
+    def _reads_alone(self, layer: Layer) -> bool:
+        """Whether nothing but the layer reads its sign."""
+        reader, pad = self.network.only_reader(layer.source.sign), layer.source.pad
+        if pad is not None and reader == pad.index:
+            reader = self.network.only_reader(self.network.nodes[reader][0].outputs[0])
+        return reader == layer.index
 
     def _pool(self, index: int, source: str, output: str, flips: np.ndarray) -> bytes:
         lists = self.network.nodes[index][1].lists

@@ -131,7 +131,7 @@ class Network:
     @cached_property
     def shapes(self) -> dict[str, shapes.Shape]:
         """What is known of the sizes of each name."""
-        return shapes.infer(graph.input_shapes(self.body), self.nodes, self._sizes)
+        return shapes.infer(graph.input_shapes(self.body), self.nodes, self._sizes, self.constant)
 
     @cached_property
     def _sizes(self) -> dict[str, tuple[int, ...]]:

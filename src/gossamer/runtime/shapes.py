@@ -2,6 +2,7 @@
 
     Conv, MaxPool, AveragePool     (N, O, floor((H + pads - dilation (kernel - 1) - 1) / stride) + 1, ...)
     GlobalAveragePool              (N, C, 1, ...)
+    Pad                            each size and what comes before and after it
     Gemm, MatMul                   the last size is the outputs
     Flatten                        (first axes, the others)
     element-wise                   of the input with most axes, or where they agree
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+from . import padding
 from .graph import Attributes, Node
 
 Shape = tuple[int | None, ...]
@@ -40,13 +42,17 @@ def infer(
     inputs: Mapping[str, Shape],
     nodes: Iterable[tuple[Node, Attributes]],
     constants: Mapping[str, tuple[int, ...]],
+    constant: padding.Constant,
 ) -> dict[str, Shape]:
-    """What is known of the shape of each name."""
+    """What is known of the shape of each name; `constants` are the shapes of initialisers, `constant` tells their values."""
     known: dict[str, Shape] = {**inputs, **constants}
     for node, attributes in nodes:
         given = [known.get(name) for name in node.inputs if name]
-        shape = _of(node.op, attributes, given) if node.outputs else None
-        if shape:
+        if node.op == "Pad":
+            shape = _padded(node, attributes, given, constant)
+        else:
+            shape = _of(node.op, attributes, given)
+        if shape and node.outputs:
             known[node.outputs[0]] = shape
     return known
 
@@ -76,6 +82,19 @@ def _of(op: str, attributes: Attributes, given: list[Shape | None]) -> Shape | N
     if op == "MatMul" and len(weight) == 2:
         return (*first[:-1], weight[1])
     return None
+
+
+def _padded(
+    node: Node, attributes: Attributes, given: list[Shape | None], constant: padding.Constant
+) -> Shape | None:
+    first = given[0] if given else None
+    found = padding.of(node, attributes, len(first), constant) if first is not None else None
+    if first is None or found is None:
+        return None
+    grown = map(sum, zip(found.before, found.after, strict=True))
+    return tuple(
+        None if size is None else max(size + more, 0) for size, more in zip(first, grown, strict=True)
+    )
 
 
 def _windows(
