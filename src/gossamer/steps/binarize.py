@@ -3,11 +3,13 @@
     weights       Binary, BinaryConnect, BNN, XNOR, BiReal: 1 bit      Ternary, TWN, TTQ: 2 bits, fewer when coded
                   MultiBinary, ABCNet: `bases` bits
     activations   null: as they are      "sign": blocks.Sign      "multi-sign": blocks.MultiSign
+    padding       "zero": as it is       "one": convolutions of signs by signs pad with +1 instead of 0
 
 Every ReLU, ReLU6 and Hardtanh module that a layer of signs reads becomes the chosen activation. Latent weights are
 clipped to the limits of their format after each step (training.ClipLatent), and the statistics of batch norms are
 measured anew at the end: those of the last steps belong to weights that were still flipping. The first and the last
-layer stay as they are, unless `edges` or `layers` say otherwise; embeddings do in any case.
+layer stay as they are, unless `edges` or `layers` say otherwise; embeddings do in any case. Zeros around an image of signs
+are a third value; +1 is a sign, and BinaryConv has nothing to correct at the border.
 Sources: the files of the methods (methods.binary_connect, bnn, xnor_net, bireal, twn, ttq, abc_net).
 """
 
@@ -19,12 +21,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import blocks, formats, methods
+from ..blocks.surround import surround_, zeros_around
 from ..errors import ModelError, OptionError, StepError, nearest
 from ..formats import Binary, MultiBinary, Ternary, WeightFormat
 from ..methods import TTQ
+from ..methods.layer_inputs import called, watch
 from ..pruning.readers import readers
 from ..training import ClipLatent, recalibrate_norms
 from .base import Context, Edit, choose, weights
@@ -32,6 +36,7 @@ from .train import Finetune
 
 FAMILIES = (Binary, MultiBinary, Ternary, TTQ)
 SIGNS: dict[str, type[nn.Module]] = {"sign": blocks.Sign, "multi-sign": blocks.MultiSign}
+PADDINGS = ("zero", "one")
 REPLACED = (nn.ReLU, nn.ReLU6, nn.Hardtanh)
 
 
@@ -40,8 +45,8 @@ class Binarize(Finetune):
     """Train with weights of one or two bits, and activations of signs.
 
     weights, weight_options: a format and its options; activations: null, "sign" or "multi-sign", with
-    activation_options (`slope`; `bases`); edges: the first and the last layer too; layers, skip: names or globs, and
-    `layers` alone decides where it is given.
+    activation_options (`slope`; `bases`); padding: "zero" or "one"; edges: the first and the last layer too;
+    layers, skip: names or globs, and `layers` alone decides where it is given.
     """
 
     attaches: ClassVar[bool] = True
@@ -50,6 +55,7 @@ class Binarize(Finetune):
     weight_options: Mapping[str, Any] = field(default_factory=dict)
     activations: str | None = None
     activation_options: Mapping[str, Any] = field(default_factory=dict)
+    padding: str = "zero"
     edges: bool = False
     layers: Sequence[str] | None = None
     skip: Sequence[str] = ()
@@ -63,6 +69,15 @@ class Binarize(Finetune):
             raise OptionError(
                 f"Binarize: activation_options {dict(self.activation_options)} were received, but activations is null. "
                 f"Choose one of {', '.join(SIGNS)}, or leave them out."
+            )
+        if self.padding not in PADDINGS:
+            raise OptionError(
+                f"Binarize: unknown padding {self.padding!r}. {nearest(str(self.padding), PADDINGS)}"
+            )
+        if self.padding == "one" and self.activations != "sign":
+            raise OptionError(
+                f"Binarize: padding 'one' puts the sign +1 around images of signs, but activations is {self.activations!r}; "
+                "expected 'sign'. Use activations: sign, or padding: zero."
             )
 
     def apply(self, model: nn.Module, context: Context) -> nn.Module:
@@ -81,6 +96,10 @@ class Binarize(Finetune):
         for name in names:
             formats.refine(model, name, self._format())
         self.rebuild(model, edits)
+        if self.padding == "one":
+            padded = self._paddings(model, names, context)
+            self.rebuild(model, padded)
+            edits += padded
         context.edits.extend(edits)
         context.train(model, "binarize", **self.options(context), callbacks=[ClipLatent()])
         recalibrate_norms(model, data, batches=1 if context.trial else 50, seed=context.seed)
@@ -88,6 +107,9 @@ class Binarize(Finetune):
 
     def rebuild(self, model: nn.Module, edits: list[Edit]) -> nn.Module:
         for edit in edits:
+            if "padded" in edit:
+                surround_(_convolution(model, edit["padded"]), edit["around"], 1.0)
+                continue
             parent, _, leaf = edit["activation"].rpartition(".")
             made = SIGNS[edit["kind"]](**edit["options"])
             setattr(model.get_submodule(parent), leaf, made.train(model.training))
@@ -133,6 +155,34 @@ class Binarize(Finetune):
         ]
 
     @staticmethod
+    def _paddings(model: nn.Module, names: Sequence[str], context: Context) -> list[Edit]:
+        """One edit for each convolution of signs that puts zeros around an image of signs."""
+        around: dict[str, tuple[int, int, int, int]] = {}
+        for path in (name.rpartition(".")[0] for name in names):
+            module = model.get_submodule(path)
+            zeros = zeros_around(module) if isinstance(module, nn.Conv2d) else None
+            if zeros is not None and any(zeros):
+                around[path] = zeros
+        example = torch.from_numpy(context.need_data("Binarize").batch(2))
+        fed: dict[str, bool] = {}
+
+        def see(path: str, x: Tensor, _: Tensor) -> None:
+            fed[path] = fed.get(path, True) and bool((x.abs() == 1).all())
+
+        if running := called(model, list(around), [example]):
+            watch(model, running, [example], see)
+        for path in around:
+            if not fed.get(path):
+                context.skip(path, "keeps its zero padding: what it reads are no signs")
+        found = [{"padded": path, "around": list(zeros)} for path, zeros in around.items() if fed.get(path)]
+        if not found:
+            raise StepError(
+                "Binarize: padding is 'one', but no Conv2d that is binarized puts zeros around an image of signs. "
+                "Use padding: zero."
+            )
+        return found
+
+    @staticmethod
     def _read_by_signs(
         model: nn.Module, found: Sequence[str], names: Sequence[str], context: Context
     ) -> set[str]:
@@ -169,6 +219,12 @@ class Binarize(Finetune):
 
 def _owner(model: nn.Module, name: str) -> nn.Module:
     return formats.locate(model, name)[0]
+
+
+def _convolution(model: nn.Module, path: str) -> nn.Conv2d:
+    module = model.get_submodule(path)
+    assert isinstance(module, nn.Conv2d)
+    return module
 
 
 def _made(kind: Any, options: Mapping[str, Any], what: str) -> Any:
