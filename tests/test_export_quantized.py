@@ -21,7 +21,7 @@ from gossamer.data import load_data
 from gossamer.errors import ExportError
 from gossamer.export import pack
 from gossamer.export.codes import NoCodesError, codes_of, whole_numbers
-from gossamer.formats import Codebook, Sparse, Uniform
+from gossamer.formats import Binary, Codebook, ScaledBinary, Sparse, Uniform
 from gossamer.models import load_model
 from gossamer.quantizers import Grid
 from gossamer.runtime import feed
@@ -377,6 +377,8 @@ WEIGHT_FORMATS = {
     "open": Uniform(bits=None, step=0.004),
     "subclass": OwnScale(bits=8, granularity="channel"),
     "pruned": Sparse(values=Uniform(bits=6)),
+    "signs": Binary(),
+    "scaled": ScaledBinary(),
     "shared": GridCodebook(),
     "nested": GridCodebook(nested=True),
     "both": Sparse(values=GridCodebook()),
@@ -424,7 +426,9 @@ def test_the_initialiser_holds_exactly_the_codes_of_the_format(tmp_path):
             tensor = reader.tensor(f"layers.{name}.weight")
             codes, decoded = artifact.rebuild(tensor), model.layers[name].weight.detach().numpy()
             assert codes.dtype == np.int8
-            assert tensor.stored.layout == {"uniform": "integers"}.get(format.layout, format.layout)
+            assert tensor.stored.layout == {"uniform": "integers", "binary": "integers"}.get(
+                format.layout, format.layout
+            )
             spread = [scale.reshape(-1, 1, 1, 1) for scale in scales if scale.size in (1, 8)]
             assert any(np.array_equal(codes * scale, decoded) for scale in spread)
 

@@ -13,6 +13,7 @@ from gossamer.artifact import layouts
 from gossamer.errors import OptionError
 from gossamer.formats.binary import Binary, glorot
 from gossamer.formats.multi_binary import MultiBinary
+from gossamer.formats.scaled_binary import ScaledBinary
 from gossamer.formats.straight_through import SLOPES, sign
 from gossamer.formats.ternary import Ternary
 
@@ -25,6 +26,7 @@ TREES = [
     *(Binary(scale=scale) for scale in ("none", "glorot", "tensor", "channel")),
     *(Ternary(granularity=g, threshold=t) for g in ("tensor", "channel") for t in ("ratio", "exact")),
     *(MultiBinary(bases=m, granularity=g) for m in (1, 2, 3, 5) for g in ("tensor", "channel")),
+    ScaledBinary(slope="swish"),
 ]
 
 

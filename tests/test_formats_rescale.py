@@ -9,7 +9,7 @@ from torch import nn
 import gossamer as gs
 from gossamer import formats
 from gossamer.errors import FormatError
-from gossamer.formats import Binary, Codebook, MultiBinary, Sparse, Ternary, Uniform
+from gossamer.formats import Binary, Codebook, MultiBinary, ScaledBinary, Sparse, Ternary, Uniform
 from gossamer.methods import BNN, LSQ, QIL, TTQ, TWN, DoReFa
 from gossamer.steps import Context, FreezeNorms
 
@@ -25,6 +25,7 @@ FORMATS = {
     "binary": Binary(),
     "bnn": BNN(),
     "binary per tensor": Binary(scale="tensor"),
+    "scaled binary": ScaledBinary(),
     "ternary": TWN(),
     "ternary per channel": Ternary(granularity="channel"),
     "sparse ternary": Sparse(values=Ternary()),
@@ -67,6 +68,20 @@ def test_codes_of_a_grid_stay_codes(name):
     smallest = steps.min() / 2  # DoReFa has odd codes only
     codes = module[0].weight.detach() / (smallest * factors.reshape(-1, 1, 1, 1))
     torch.testing.assert_close(codes, codes.round(), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["binary", "bnn", "binary per tensor", "scaled binary"])
+def test_signs_stay_signs(name):
+    module = layer(FORMATS[name])
+    signs = module[0].weight.detach().sign()
+    factors = torch.tensor([2.0, -0.3, 0.0, -4.0, 1.0, 8.0])
+
+    formats.rescale(module, "0.weight", factors)
+
+    [stored] = formats.stored(module).values()
+    assert stored.layout == "binary"
+    assert stored.fields["signs"].width == 1
+    assert torch.equal(module[0].weight.sign(), signs * factors.sign().reshape(-1, 1, 1, 1))
 
 
 def test_a_row_of_zeros_keeps_its_zeros():

@@ -3,7 +3,8 @@
     dense = codes * scale        codes: -128..127        scale: float32 [1], or [R] for the rows of the first axis
 
 What the file keeps is the format's own tree of layouts with the scale taken out: `uniform` becomes `integers`, inside
-`sparse` and as the centroids of `codebook` too. So pruned positions and shared values stay as small as they were.
+`sparse` and as the centroids of `codebook` too, and so does `binary`. So pruned positions and shared values stay as small as
+they were.
 """
 
 from __future__ import annotations
@@ -70,6 +71,9 @@ def _without_scale(stored: Stored, leaf: np.ndarray | None) -> tuple[Stored, np.
         options = {"offset": stored.options.get("offset", 0)}
         tree = Stored("integers", stored.shape, {"codes": stored.fields["codes"]}, options=options)
         return tree, np.asarray(stored.fields["scale"].values, np.float32).reshape(-1)
+    if stored.layout == "binary" and "bases" not in stored.options:
+        signs = 1 - 2 * stored.fields["signs"].values.astype(np.int64)
+        return whole_numbers(signs.reshape(stored.shape)), np.asarray(stored.fields["scale"].values)
     if stored.layout == "codebook" and "centroids" in stored.fields and leaf is not None and leaf.size == 1:
         numbers = np.rint(stored.fields["centroids"].values / leaf).astype(np.int64)
         table = {"centroids": whole_numbers(numbers)}

@@ -20,8 +20,19 @@ from .masked_uniform import MaskedUniform as MaskedUniform
 from .multi_binary import MultiBinary as MultiBinary
 from .rescale import can_rescale as can_rescale
 from .rescale import rescale as rescale
+from .scaled_binary import ScaledBinary as ScaledBinary
 from .sparse import Sparse as Sparse
 from .ternary import Ternary as Ternary
 from .uniform import Uniform as Uniform
 
-__all__ = ["Binary", "Codebook", "Dense", "MaskedUniform", "MultiBinary", "Sparse", "Ternary", "Uniform"]
+__all__ = [
+    "Binary",
+    "Codebook",
+    "Dense",
+    "MaskedUniform",
+    "MultiBinary",
+    "ScaledBinary",
+    "Sparse",
+    "Ternary",
+    "Uniform",
+]

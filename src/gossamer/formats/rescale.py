@@ -4,11 +4,13 @@
 
     no format        the weight itself
     Sparse(Dense)    the kept values; positions stay
-    integers times a scale (Uniform, LSQ, QIL, DoReFa, Ternary, signs of one base, and Sparse over them)
-                     the codes stay, up to sign, and each row gets the scale |a[o]| s: the format becomes Uniform per channel
+    signs of one base
+                     they stay, up to sign, and each row gets the scale |a[o]| s: the format becomes ScaledBinary
+    integers times a scale (Uniform, LSQ, QIL, DoReFa, Ternary, and Sparse over them or over signs)
+                     the same of codes: the format becomes Uniform per channel
 
-Nothing is rounded anew. Signs become codes -1 and +1 on a grid of 2 bits, which the entropy coder stores in about one. Other
-formats (a codebook is shared by all rows; sums of several signs) cannot be rescaled: `can_rescale` says so.
+Nothing is rounded anew. Other formats (a codebook is shared by all rows; sums of several signs) cannot be rescaled:
+`can_rescale` says so.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from ..artifact.stored import Floats, Ints, Stored
 from ..errors import FormatError
 from .attach import attach, attached, detach, locate, parts_of
 from .base import Parts, WeightFormat
+from .binary import Binary
 from .dense import Dense
+from .scaled_binary import ScaledBinary
 from .sparse import Sparse
 from .uniform import Uniform
 
@@ -54,20 +58,29 @@ def rescale(model: nn.Module, name: str, factors: Tensor) -> None:
         scaled = values.double() * spread.expand_as(dense)[mask]
         new = (format, (mask, scaled.to(values.dtype)))
     else:
-        new = _uniform(format, parts, dense, factors, name)
+        stored = format.store(*parts)
+        step = _scale(stored)
+        if step is None:
+            raise FormatError(
+                f"{name}: rows of the format {format.to_dict()} share their values and cannot be rescaled. Fold norms "
+                "(FreezeNorms) before this format is attached."
+            )
+        made = _signs if stored.layout == ScaledBinary.layout else _uniform
+        new = made(format, dense, step, factors)
     detach(module, leaf)
     attach(module, leaf, *new)
 
 
+def _signs(format: WeightFormat, dense: Tensor, step: Tensor, factors: Tensor) -> tuple[WeightFormat, Parts]:
+    slope = format.slope if isinstance(format, Binary | ScaledBinary) else "clipped"
+    scale = (step.double() * factors.double().abs()).float().expand(dense.shape[0]).clone()
+    turned = (factors < 0).reshape(-1, *([1] * (dense.dim() - 1)))
+    return ScaledBinary(slope=slope), (torch.where((dense < 0) ^ turned, -1.0, 1.0), scale)
+
+
 def _uniform(
-    format: WeightFormat, parts: Parts, dense: Tensor, factors: Tensor, name: str
+    format: WeightFormat, dense: Tensor, step: Tensor, factors: Tensor
 ) -> tuple[WeightFormat, Parts]:
-    step = _scale(format.store(*parts))
-    if step is None:
-        raise FormatError(
-            f"{name}: rows of the format {format.to_dict()} share their values and cannot be rescaled. Fold norms "
-            "(FreezeNorms) before this format is attached."
-        )
     rows = (-1, *([1] * (dense.dim() - 1)))
     tiny = torch.finfo(torch.float32).tiny  # a row of zeros may have the scale zero
     codes = (dense.double() / step.double().clamp_min(tiny).reshape(rows)).round()
