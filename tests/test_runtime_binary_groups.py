@@ -155,7 +155,7 @@ class Grouped(nn.Sequential):
             *(nn.Conv2d(2, 21, 3, padding=1), nn.BatchNorm2d(21), blocks.Sign()),
             *(conv(21, 70, 7), nn.BatchNorm2d(70), blocks.Sign()),
             *(conv(70, 70, 2, stride=2), nn.MaxPool2d(2), nn.BatchNorm2d(70), blocks.Sign()),
-            *(conv(70, 140, 70), nn.BatchNorm2d(140), nn.LeakyReLU(0.25), blocks.Sign(), nn.MaxPool2d(2)),
+            *(conv(70, 140, 70), nn.BatchNorm2d(140), nn.PReLU(140), blocks.Sign(), nn.MaxPool2d(2)),
             *(conv(140, 40, 20), nn.BatchNorm2d(40), nn.Hardtanh(), blocks.Sign()),
             *(nn.Flatten(), nn.Linear(40 * 2 * 3, 10, bias=False), nn.BatchNorm1d(10)),
         )

@@ -147,12 +147,26 @@ class Network:
         return graph.constants(self.body)
 
     def constant(self, name: str) -> np.ndarray | None:
-        """The values of a small initialiser of float32 or int64, inside the graph or stored; None for anything else."""
+        """The values of a small initialiser of float32 or int64, inside the graph or stored, reshaped or not; else None."""
         held = self.small(name)
         return held if held is not None and held.dtype in (np.float32, np.int64) else None
 
     def small(self, name: str) -> np.ndarray | None:
         """The same of integers of 8 and 32 bits too."""
+        node = self.nodes[self.producers[name]][0] if name in self.producers else None
+        if node is None:
+            return self._initial(name)
+        if node.op != "Reshape" or node.domain not in ("", "ai.onnx") or len(node.inputs) != 2:
+            return None
+        values, target = map(self._initial, node.inputs)
+        if values is None or target is None:
+            return None
+        known = [size for size in shapes.reshaped(values.shape, target) or () if size is not None]
+        return (
+            values.reshape(known) if math.prod(known) == values.size and len(known) == target.size else None
+        )
+
+    def _initial(self, name: str) -> np.ndarray | None:
         if name in self._constants:
             return self._constants[name]
         item = self.tensors.get(name)

@@ -37,7 +37,9 @@ def of(node: graph.Node, attributes: graph.Attributes, rank: int, constant: Cons
     pads, value, axes = (constant(name) if name else None for name in inputs[1:])
     if axes is None:
         axes = None if inputs[3] else np.arange(rank)
-    if pads is None or axes is None or axes.size > rank or pads.shape != (2 * axes.size,):
+    if pads is None or axes is None or pads.dtype != np.int64 or axes.dtype != np.int64:
+        return None
+    if axes.ndim != 1 or axes.size > rank or pads.shape != (2 * axes.size,):
         return None
     before, after = np.zeros((2, rank), np.int64)
     if not ((-rank <= axes) & (axes < rank)).all():

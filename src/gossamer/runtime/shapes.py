@@ -3,6 +3,7 @@
     Conv, MaxPool, AveragePool     (N, O, floor((H + pads - dilation (kernel - 1) - 1) / stride) + 1, ...)
     GlobalAveragePool              (N, C, 1, ...)
     Pad                            each size and what comes before and after it
+    Reshape                        the target, 0 for the size that was there, -1 for what is left
     Gemm, MatMul                   the last size is the outputs
     Flatten                        (first axes, the others)
     element-wise                   of the input with most axes, or where they agree
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+
+import numpy as np
 
 from . import padding
 from .graph import Attributes, Node
@@ -50,11 +53,27 @@ def infer(
         given = [known.get(name) for name in node.inputs if name]
         if node.op == "Pad":
             shape = _padded(node, attributes, given, constant)
+        elif node.op == "Reshape" and len(node.inputs) == 2:
+            target = constant(node.inputs[1])
+            first = given[0] if given else None
+            shape = None if first is None or target is None else reshaped(first, target)
         else:
             shape = _of(node.op, attributes, given)
         if shape and node.outputs:
             known[node.outputs[0]] = shape
     return known
+
+
+def reshaped(given: Shape, target: np.ndarray) -> Shape | None:
+    """What a Reshape to `target` makes of a shape."""
+    sizes = target.tolist() if target.ndim == 1 and target.dtype == np.int64 else [-2]
+    if any(size < -1 for size in sizes) or sizes.count(-1) > 1 or 0 in sizes[len(given) :]:
+        return None
+    found = [given[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    if -1 in sizes:
+        total, rest = _product(given), _product(tuple(size for size in found if size != -1))
+        found[found.index(-1)] = total // rest if total is not None and rest else None
+    return tuple(found)
 
 
 def _of(op: str, attributes: Attributes, given: list[Shape | None]) -> Shape | None:
