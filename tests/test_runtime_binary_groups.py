@@ -216,7 +216,7 @@ def test_groups_run_where_a_trial_of_their_shape_is_faster(grouped, monkeypatch,
     monkeypatch.setattr(lower_binary, "LEAST_WEIGHTS", 1)
     tried = []
 
-    def curve(name, threads, measure):
+    def curve(name, threads, measure, **_):
         tried.append(name)
         return SimpleNamespace(ms=lambda *_: 9.0 if name.startswith(slow) else 1.0)
 

@@ -16,7 +16,8 @@ from exporter_cache import operators_read_once  # noqa: F401  # a fixture
 from gossamer import artifact, formats, native, runtime
 from gossamer.artifact import Ints, Stored
 from gossamer.methods import TWN
-from gossamer.runtime import breakeven, build, lower_ternary_int8, ternary, ternary_int8
+from gossamer.runtime import breakeven, build, conv_trial, lower_ternary_int8, ternary, ternary_int8
+from gossamer.runtime.windows import Windows
 
 
 def session(model, threads=1):
@@ -70,30 +71,30 @@ def test_sums_of_the_largest_numbers_are_exact(variant):
 
 
 @pytest.mark.parametrize(
-    ("channels", "kernel", "options"),
+    ("channels", "kernel", "windows"),
     [
-        (1, (1, 1), ternary.Options()),
-        (3, (3, 3), ternary.Options(pads=(1, 1, 1, 1))),
-        (17, (5, 2), ternary.Options(strides=(2, 3), pads=(1, 0, 2, 1))),
-        (6, (1, 3), ternary.Options(dilations=(2, 3), group=2)),
-        (8, (3, 3), ternary.Options(pads=(2, 2, 2, 2), group=8)),
+        (1, (1, 1), Windows()),
+        (3, (3, 3), Windows(pads=(1, 1, 1, 1))),
+        (17, (5, 2), Windows(strides=(2, 3), pads=(1, 0, 2, 1))),
+        (6, (1, 3), Windows(dilations=(2, 3), group=2)),
+        (8, (3, 3), Windows(pads=(2, 2, 2, 2), group=8)),
     ],
 )
 @pytest.mark.parametrize(("dtype", "zero_point"), [("uint8", 131), ("int8", 4)])
-def test_a_convolution_is_that_of_whole_numbers(variant, channels, kernel, options, dtype, zero_point):
-    dense, fields = random_weight(24, channels // options.group, *kernel)
+def test_a_convolution_is_that_of_whole_numbers(variant, channels, kernel, windows, dtype, zero_point):
+    dense, fields = random_weight(24, channels // windows.group, *kernel)
     x = drawn(dtype, 3, channels, 19, 13)
     scale, bias = np.linspace(1, 24, 24, dtype=np.float32), np.arange(24, dtype=np.float32)
 
     model = ternary_int8.model(
-        fields, scale, bias, as_unsigned(zero_point, dtype), dtype=dtype, options=options
+        fields, scale, bias, as_unsigned(zero_point, dtype), dtype=dtype, windows=windows
     )
     got = session(model, threads=2).run(None, {"x": x})[0]
 
-    top, left, bottom, right = options.pads
+    top, left, bottom, right = windows.pads
     padded = F.pad(torch.from_numpy(x).double() - zero_point, (left, right, top, bottom))
     wanted = F.conv2d(
-        padded, torch.from_numpy(dense).double(), None, options.strides, 0, options.dilations, options.group
+        padded, torch.from_numpy(dense).double(), None, windows.strides, 0, windows.dilations, windows.group
     )
     np.testing.assert_allclose(got, wanted.numpy() * scale[:, None, None] + bias[:, None, None], rtol=1e-6)
 
@@ -192,16 +193,14 @@ def test_the_faster_kernel_runs(packed, monkeypatch, ours, kernel):
 def test_products_and_convolutions_are_measured_as_they_run(monkeypatch):
     monkeypatch.setattr(breakeven, "SIDES", (32, 64))
     monkeypatch.setattr(breakeven, "SECONDS", 0.001)
-    options = ternary.Options(pads=(1, 1, 1, 1), group=2)
+    conv = conv_trial.Conv((8, 3, 3, 3), Windows(pads=(1, 1, 1, 1), group=2), 9, 7)
 
     both = [lower_ternary_int8._ours(1, 0), lower_ternary_int8._dense(1, 0)]
-    trials = [lower_ternary_int8.Trial((8, 3, 3, 3), options, 9, 7, ours) for ours in (True, False)]
 
     for rows in both:
         assert [size for size, _ in rows] == [32 * 32, 64 * 64]
-    for trial in trials:
-        assert trial(1)[0][1][1] > 0
-    assert trials[0].name != trials[1].name
+    for made in (lower_ternary_int8._our_conv, lower_ternary_int8._dense_conv):
+        assert conv_trial.Trial(conv, made, "uint8")(1)[0][1][1] > 0
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])

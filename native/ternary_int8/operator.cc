@@ -83,7 +83,7 @@ void TernaryGemmInt8::compute(const ort::Call& call) const {
 }
 
 TernaryConvInt8::TernaryConvInt8(const ort::Creation& creation) : zero_point_(zero_point_of(creation)), geometry_{} {
-  ternary::Geometry& g = geometry_;
+  Convolution& g = geometry_;
   creation.read("channels", &g.channels, 1);
   creation.read("group", &g.groups, 1);
   ort::read(creation, g);
@@ -92,11 +92,11 @@ TernaryConvInt8::TernaryConvInt8(const ort::Creation& creation) : zero_point_(ze
   g.check(all);
   const int64_t outputs = all / g.groups, bytes = codes.size() / g.groups;
   for (int64_t group = 0; group < g.groups; ++group)
-    groups_.push_back(checked({codes.as<uint8_t>() + group * bytes, bytes, outputs, g.taps(), g.channels / g.groups}));
+    groups_.push_back(checked({codes.as<uint8_t>() + group * bytes, bytes, outputs, g.taps(), g.inner()}));
 }
 
 void TernaryConvInt8::compute(const ort::Call& call) const {
-  const ternary::Geometry& g = geometry_;
+  const Convolution& g = geometry_;
   const ort::Tensor x = call.input(inputs, 0);
   const uint8_t flip = flip_of(x);
   if (x.dims.size() != 4 || x.dims[1] != g.channels) {
@@ -104,7 +104,7 @@ void TernaryConvInt8::compute(const ort::Call& call) const {
                                 std::to_string(x.dims.size() < 2 ? 0 : x.dims[1]) + " channels, expected 4 and " +
                                 std::to_string(g.channels));
   }
-  const Frame frame(g, g.channels / g.groups, x.dims[2], x.dims[3]);
+  const Frame frame(g, g.inner(), x.dims[2], x.dims[3]);
   if (frame.height < 1 || frame.width < 1) {
     throw std::invalid_argument("an input of " + std::to_string(frame.h) + " x " + std::to_string(frame.w) +
                                 " is smaller than the kernel");

@@ -49,7 +49,7 @@ class TernaryConvInt8 {
 
  private:
   int32_t zero_point_;
-  ternary::Geometry geometry_;
+  Convolution geometry_;
   std::vector<Weights> groups_;
 };
 

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ternary_conv/geometry.h"
 #include "ternary_int8/kernels.h"
+#include "windows.h"
 
 namespace gossamer::ternary_int8 {
 
@@ -56,7 +56,7 @@ inline void multiply(const Weights& weights, const Kernels& run, const uint8_t* 
 
 // An image [h, w, channels] of bytes with the zero point around it: what a patch reads lies in few pieces.
 struct Frame {
-  Frame(const ternary::Geometry& geometry, int64_t all_channels, int64_t image_h, int64_t image_w)
+  Frame(const Convolution& geometry, int64_t all_channels, int64_t image_h, int64_t image_w)
       : g(geometry),
         channels(all_channels),
         h(image_h),
@@ -91,7 +91,7 @@ struct Frame {
                     static_cast<size_t>(length));
   }
 
-  const ternary::Geometry& g;
+  const Convolution& g;
   int64_t channels;                       // of one group
   int64_t h, w, height, width, line, size;  // of the input, of the output; bytes from row to row, and of all
 };

@@ -4,12 +4,12 @@
 
 #include <vector>
 
-#include "ternary_conv/geometry.h"
 #include "ternary_int8/format.h"
+#include "windows.h"
 
 namespace gossamer::ternary_int8 {
 
-inline std::vector<int64_t> reference_conv(const ternary::Geometry& g, const Codes& codes, const uint8_t* x, int64_t h,
+inline std::vector<int64_t> reference_conv(const Convolution& g, const Codes& codes, const uint8_t* x, int64_t h,
                                            int64_t w, int32_t zero_point) {
   std::vector<int64_t> sums;
   constexpr int64_t values[] = {0, -1, 1};

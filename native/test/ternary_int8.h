@@ -11,7 +11,7 @@ inline void ternary_integers_equal_their_reference(Random& random, int rounds) {
   namespace t8 = ternary_int8;
   for (int round = 0; round < rounds; ++round) {
     const int64_t channel_counts[] = {1, 3, 16, 17, 60, 300};
-    ternary::Geometry g{};
+    Convolution g{};
     g.groups = 1;
     g.channels = channel_counts[random() % 6];
     for (int axis = 0; axis < 2; ++axis) {

@@ -1,7 +1,7 @@
 """conv_trial: what one convolution costs, by an operator of ours and dense: each shape is tried once and kept.
 
-Floats in and floats out, one image. The time grows with the pixels: an image of more than MOST pixels on a side is tried
-at that size.
+One image, floats in and floats out unless the models take other types. The time grows with the pixels: an image of more than
+MOST pixels on a side is tried at that size.
 """
 
 from __future__ import annotations
@@ -41,10 +41,15 @@ class Conv:
         """Its size: multiply-adds, if it kept the size of the image."""
         return math.prod(self.shape) * self.height * self.width
 
-    def drawn(self) -> np.ndarray:
-        """An image float32 [1, C, height, width]."""
-        channels = self.shape[1] * self.windows.group
-        return np.random.default_rng(0).standard_normal((1, channels, self.height, self.width), np.float32)
+    def drawn(self, dtype: str = "float32") -> np.ndarray:
+        """An image [1, C, height, width], float32 or uint8."""
+        shape = (1, self.shape[1] * self.windows.group, self.height, self.width)
+        rng = np.random.default_rng(0)
+        return (
+            rng.integers(0, 256, shape, np.uint8)
+            if dtype == "uint8"
+            else rng.standard_normal(shape, np.float32)
+        )
 
 
 Model = Callable[[Conv], bytes]
@@ -56,16 +61,28 @@ class Trial:
 
     conv: Conv
     model: Model
+    dtype: str
 
     def __call__(self, threads: int) -> breakeven.Rows:
-        times = breakeven.times(self.model(self.conv), self.conv.drawn(), threads, (1,))
+        times = breakeven.times(self.model(self.conv), self.conv.drawn(self.dtype), threads, (1,))
         return ((self.conv.macs, times),)
 
 
 def times(
-    kernel: str, model: Model, network: Network, source: str, shape: tuple[int, ...], windows: Windows
+    kernel: str,
+    model: Model,
+    network: Network,
+    source: str,
+    shape: tuple[int, ...],
+    windows: Windows,
+    *,
+    rival: tuple[str, Model] | None = None,
+    dtype: str = "float32",
 ) -> dict[int, tuple[float, float]]:
-    """Milliseconds of `kernel`, whose model `model` makes, and of dense, by number of samples; the image is `source`."""
+    """Milliseconds of `kernel`, whose model `model` makes, and of its rival, by number of samples; the image is `source`.
+
+    rival: its name and what makes its model; dense in float32 if not given
+    """
     sizes = (*network.shapes.get(source, ())[2:], None, None)[:2]
     height, width = (size or PICTURE for size in sizes)
     reach = windows.reach(shape[2:])
@@ -74,8 +91,9 @@ def times(
     count = network.batch or 1
     share = count * height * width / math.prod(sides)
     ours, other = (
-        breakeven.curve(f"{name}-{conv.name}", network.threads, Trial(conv, made)).ms(conv.macs, 1) * share
-        for name, made in ((kernel, model), ("conv", dense))
+        breakeven.curve(f"{name}-{conv.name}", network.threads, Trial(conv, made, dtype)).ms(conv.macs, 1)
+        * share
+        for name, made in ((kernel, model), rival or ("conv", dense))
     )
     return {count: (ours, other)}
 

@@ -44,7 +44,13 @@ DATA_TYPES = {
     "float64": 11,
     "bfloat16": 16,
 }
-READ = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8"}  # constants that are looked at, by their number in DATA_TYPES
+READ = {
+    1: "<f4",
+    2: "u1",
+    3: "i1",
+    6: "<i4",
+    7: "<i8",
+}  # constants that are looked at, by their number in DATA_TYPES
 ITEMSIZE = {name: 2 if name == "bfloat16" else np.dtype(name).itemsize for name in DATA_TYPES}
 MAX_NESTING = 16
 
@@ -233,7 +239,9 @@ def constants(graph: memoryview, most: int = 2**16) -> dict[str, np.ndarray]:
         dtype, count = READ.get(kind), math.prod(dims)
         if dtype is None or count > most:
             continue
-        data = b"".join(parts) or np.array(integers, "<u8").astype(dtype).tobytes()  # negative ones are 2^64 less
+        data = (
+            b"".join(parts) or np.array(integers, "<u8").astype(dtype).tobytes()
+        )  # negative ones are 2^64 less
         if len(data) == count * np.dtype(dtype).itemsize:
             found[name] = np.frombuffer(data, dtype).reshape(dims)
     return found

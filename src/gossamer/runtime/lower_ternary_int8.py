@@ -19,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..artifact.outline import TensorOutline
-from . import breakeven, build, graph, ternary, ternary_int8
+from . import breakeven, build, conv_trial, graph, ternary, ternary_int8
 from .lower_sparse import plain
-from .lower_ternary import PICTURE, options_of
 from .lowering import Network, Rewrite
 from .ports import Port
+from .windows import Windows
+from .windows import of as windows_of
 
 NAME = "ternary-int8"
 LEAST_WEIGHTS = 2**16
@@ -40,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that could be replaced; `options` are those of a convolution."""
+    """A node that could be replaced; `windows` are those of a convolution."""
 
     network: Network
     index: int
@@ -50,7 +51,7 @@ class Layer:
     x: Input
     scale: np.ndarray
     bias: np.ndarray
-    options: ternary.Options
+    windows: Windows
 
     @property
     def operator(self) -> str:
@@ -72,14 +73,16 @@ class Layer:
             dense = breakeven.curve("dense-int8", threads, _dense, traffic=traffic)
             counts = network.samples(fixed=self.node.op == "Gemm")
             return {n: (ours.ms(self.weights, n), dense.ms(self.weights, n)) for n in counts}
-        sizes = network.shapes.get(self.node.inputs[0], ())[2:]
-        height, width = (size or PICTURE for size in (*sizes, None, None)[:2])
-        count = network.batch or 1
-        trials = [Trial(self.fields.shape, self.options, height, width, ours) for ours in (True, False)]
-        here, there = (
-            breakeven.curve(trial.name, threads, trial).ms(trial.macs, 1) * count for trial in trials
+        return conv_trial.times(
+            NAME,
+            _our_conv,
+            network,
+            self.node.inputs[0],
+            self.fields.shape,
+            self.windows,
+            rival=("conv-int8", _dense_conv),
+            dtype="uint8",
         )
-        return {count: (here, there)}
 
     def why(self) -> str:
         return "2 bits per weight times 8 of the input, and 8 bits times 8 are expected to be slower"
@@ -106,9 +109,10 @@ def _layer(network: Network, index: int) -> Layer | None:
     if tensor is None or not ternary_int8.fits(tensor.node) or network.uses[tensor.initializer] != 1:
         return None
     turned = tensor.perm is not None and tuple(tensor.perm) != tuple(range(len(tensor.node.shape)))
-    options: ternary.Options | None = ternary.Options()
+    windows: Windows | None = Windows()
     if node.op == "Conv":
-        options = None if turned or len(tensor.node.shape) != 4 else options_of(attributes)
+        four = len(tensor.node.shape) == 4 and not turned
+        windows = windows_of(attributes, tensor.node.shape[2:]) if four else None
         outputs_first, transposed = True, False
     elif len(tensor.node.shape) == 2 and plain(attributes.numbers):
         outputs_first = node.op == "Gemm" and bool(attributes.numbers.get("transB", 0))  # in the graph
@@ -116,7 +120,7 @@ def _layer(network: Network, index: int) -> Layer | None:
     else:
         return None
     zero = network.small(rounding.inputs[2]) if len(rounding.inputs) > 2 else None
-    if options is None or (len(rounding.inputs) > 2 and (zero is None or zero.any())):
+    if windows is None or (len(rounding.inputs) > 2 and (zero is None or zero.any())):
         return None
     scale = network.constant(rounding.inputs[1])
     if scale is None or (scale.size > 1 and axis != (0 if outputs_first else 1)):
@@ -128,7 +132,7 @@ def _layer(network: Network, index: int) -> Layer | None:
     bias = _bias(network, node, fields.shape[0])
     if bias is None or not np.isfinite(whole).all():
         return None
-    return Layer(network, index, node, tensor, fields, x, whole.astype(np.float32), bias, options)
+    return Layer(network, index, node, tensor, fields, x, whole.astype(np.float32), bias, windows)
 
 
 def _rounded(network: Network, name: str) -> tuple[graph.Node, int] | None:
@@ -198,43 +202,14 @@ def rewrite(network: Network, chosen: Sequence[Layer]) -> Rewrite:
             layer.output,
             layer.fields.shape,
             layer.x.zero_point,
-            layer.options,
+            layer.windows,
             name=layer.tensor.name,
         )
         nodes[layer.index] = (made,)
     return Rewrite(nodes, arrays)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What one convolution costs for one image, by `ours` or by ONNX Runtime in 8 bits; called, it measures."""
-
-    shape: tuple[int, ...]
-    options: ternary.Options
-    height: int
-    width: int
-    ours: bool
-
-    @property
-    def name(self) -> str:
-        """Of its curve."""
-        numbers = (self.shape, *self.options.lists().values(), (self.height, self.width))
-        return f"{NAME if self.ours else 'conv-int8'}-" + "-".join("x".join(map(str, one)) for one in numbers)
-
-    @property
-    def macs(self) -> int:
-        """Its size: multiply-adds, if it kept the size of the image."""
-        return math.prod(self.shape) * self.height * self.width
-
-    def __call__(self, threads: int) -> breakeven.Rows:
-        channels = self.shape[1] * self.options.group
-        x = np.random.default_rng(0).integers(0, 256, (1, channels, self.height, self.width), np.uint8)
-        return (
-            (self.macs, breakeven.times(measured(self.shape, self.options, self.ours), x, threads, (1,))),
-        )
-
-
-def measured(shape: tuple[int, ...], options: ternary.Options, ours: bool) -> bytes:
+def measured(shape: tuple[int, ...], windows: Windows, ours: bool) -> bytes:
     """A model of one layer of drawn ternary weights and 8 bits in and out, by `ours` or by ONNX Runtime."""
     signs = np.random.default_rng(0).integers(-1, 2, shape, np.int8)
     outputs, conv = shape[0], len(shape) == 4
@@ -244,10 +219,10 @@ def measured(shape: tuple[int, ...], options: ternary.Options, ours: bool) -> by
         codes = np.where(signs < 0, 1, 2 * signs).astype(np.uint8)
         fields = ternary.packed(codes, np.array([-1, 1], np.float32), np.ones(1, np.float32))
         given |= {"codes": fields.codes, "scale": scale, "bias": bias.astype(np.float32)}
-        nodes = [ternary_int8.node(["x", *ternary_int8.NAMES], "sum", shape, 128, options)]
+        nodes = [ternary_int8.node(["x", *ternary_int8.NAMES], "sum", shape, 128, windows)]
     else:
         given |= {"xs": np.array(1.0, np.float32), "xz": given["yz"], "w": signs, "ws": scale, "b": bias}
-        attributes = options.lists() if conv else {}
+        attributes = windows.lists() if conv else {}
         group = {"group": attributes.pop("group")[0]} if conv else {"transB": 1}
         nodes = [
             build.node("DequantizeLinear", ["x", "xs", "xz"], ["xf"]),
@@ -260,15 +235,23 @@ def measured(shape: tuple[int, ...], options: ternary.Options, ours: bool) -> by
     nodes.append(build.node("QuantizeLinear", ["sum", "ys", "yz"], ["y"]))
     axes: tuple[str, ...] = ("height", "width") if conv else ()
     inner: tuple[str, ...] = ("rows", "columns") if conv else ()
-    before = Port("x", ("batch", shape[1] * (options.group if conv else 1), *axes), "uint8")
+    before = Port("x", ("batch", shape[1] * (windows.group if conv else 1), *axes), "uint8")
     return build.model(nodes, [before], [Port("y", ("batch", outputs, *inner), "uint8")], given)
+
+
+def _our_conv(conv: conv_trial.Conv) -> bytes:
+    return measured(conv.shape, conv.windows, True)
+
+
+def _dense_conv(conv: conv_trial.Conv) -> bytes:
+    return measured(conv.shape, conv.windows, False)
 
 
 def _products(ours: bool, threads: int, traffic: int) -> breakeven.Rows:
     rows = []
     for side in breakeven.SIDES:
         x = np.random.default_rng(0).integers(0, 256, (max(breakeven.SAMPLES), side), np.uint8)
-        model = measured((side, side), ternary.Options(), ours)
+        model = measured((side, side), Windows(), ours)
         rows.append((side * side, breakeven.times(model, x, threads, traffic=traffic)))
     return tuple(rows)
 

@@ -19,6 +19,7 @@ from ..artifact.outline import Outline
 from ..artifact.stored import Stored
 from . import build, ternary
 from .ports import Port
+from .windows import Windows
 
 GEMM, CONV = "TernaryGemmInt8", "TernaryConvInt8"
 NAMES = ("codes", "scale", "bias")
@@ -52,7 +53,7 @@ def node(
     output: str,
     shape: Sequence[int],
     zero_point: int,
-    options: ternary.Options | None = None,
+    windows: Windows | None = None,
     *,
     name: str = "",
 ) -> bytes:
@@ -61,8 +62,8 @@ def node(
     if len(shape) == 2:
         lists["inputs"] = (shape[1],)
     else:
-        options = options or ternary.Options()
-        lists |= {"channels": (shape[1] * options.group,), "kernel_shape": tuple(shape[2:])} | options.lists()
+        windows = windows or Windows()
+        lists |= {"channels": (shape[1] * windows.group,), "kernel_shape": tuple(shape[2:])} | windows.lists()
     op = GEMM if len(shape) == 2 else CONV
     return build.node(op, inputs, [output], name=name, domain=build.DOMAIN, lists=lists)
 
@@ -74,12 +75,12 @@ def model(
     zero_point: int,
     *,
     dtype: str = "uint8",
-    options: ternary.Options | None = None,
+    windows: Windows | None = None,
 ) -> bytes:
     """A model of one node; for tests, benchmarks and other engines."""
     given = dict(zip(NAMES, (weight.codes, scale, bias), strict=True))
-    made = node(["x", *given], "y", weight.shape, zero_point, options, name="layer")
-    outputs, inputs = weight.shape[0], weight.shape[1] * (options.group if options else 1)
+    made = node(["x", *given], "y", weight.shape, zero_point, windows, name="layer")
+    outputs, inputs = weight.shape[0], weight.shape[1] * (windows.group if windows else 1)
     conv = len(weight.shape) == 4
     before: tuple[int | str, ...] = ("batch", inputs, "height", "width") if conv else ("batch", inputs)
     after: tuple[int | str, ...] = ("batch", outputs, "rows", "columns") if conv else ("batch", outputs)
