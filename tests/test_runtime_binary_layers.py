@@ -176,7 +176,9 @@ def test_small_layers_are_not_measured(files, monkeypatch):
     assert {row.kernel for row in rows} == {"onnxruntime dense"}
 
 
-@pytest.mark.parametrize(("slow", "kernel"), [("binary", "onnxruntime dense"), ("conv", "BinaryConvSign")])
+@pytest.mark.parametrize(
+    ("slow", "kernel"), [(("binary", "ternary"), "onnxruntime dense"), (("conv",), "BinaryConvSign")]
+)
 def test_a_layer_runs_on_bits_where_that_is_expected_to_be_faster(files, monkeypatch, slow, kernel):
     monkeypatch.setattr(lower_binary, "LEAST_WEIGHTS", 2**14)
     flat = {

@@ -17,8 +17,8 @@ from exporter_cache import operators_read_once  # noqa: F401  # a fixture
 from gossamer import artifact, formats, native, runtime
 from gossamer.artifact import Artifact, Floats, Ints, Stored, Tensor
 from gossamer.export import pack
-from gossamer.methods import TTQ, TWN
-from gossamer.runtime import Port, breakeven, build, conv_trial, graph, lower, lower_ternary
+from gossamer.methods import TTQ, TWN, XNOR, BinaryConnect
+from gossamer.runtime import Port, breakeven, build, conv_trial, graph, lower, lower_binary, lower_ternary
 from gossamer.runtime.windows import Windows
 
 LAYERS = ("stem", "grouped", "hidden", "out")
@@ -40,9 +40,18 @@ class Net(nn.Module):
         return self.out(torch.relu(self.hidden(x.mean(dim=(2, 3)))))
 
 
-@pytest.fixture(scope="module", params=["TWN", "TWN by channel", "TTQ"])
+KINDS = {
+    "TWN": TWN(),
+    "TWN by channel": TWN(granularity="channel"),
+    "TTQ": TTQ(),
+    "BinaryConnect": BinaryConnect(),
+    "XNOR": XNOR(),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
 def packed(request, tmp_path_factory) -> bytes:
-    kind = {"TWN": TWN(), "TWN by channel": TWN(granularity="channel"), "TTQ": TTQ()}[request.param]
+    kind = KINDS[request.param]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Net().eval()
@@ -223,6 +232,42 @@ def test_other_products_stay_dense(data):
     rows = runtime.open(data, kernels="ternary").explain()
 
     assert {row.kernel for row in rows} == {"onnxruntime dense"}
+
+
+def test_a_layer_of_signs_keeps_the_kernel_of_the_first_format_that_takes_it(monkeypatch):
+    data = binary_file()
+    for module in (lower_binary, lower_ternary):
+        monkeypatch.setattr(module, "LEAST_WEIGHTS", 1)
+    fast, slow = (SimpleNamespace(ms=lambda *_, ms=ms: ms) for ms in (0.5, 1.0))
+    monkeypatch.setattr(breakeven, "curve", lambda name, *_, **__: slow if name.startswith("dense") else fast)
+    x = np.random.default_rng(1).standard_normal((3, 64)).astype(np.float32)
+
+    opened = runtime.open(data)
+
+    assert [row.kernel for row in opened.explain()] == ["TernaryGemm", "BinaryConv"]
+    assert relative(opened(x), runtime.open(data, kernels="dense")(x)) < 1e-5
+
+
+def binary_file():
+    """Floats times signs, the sign of that, and signs times signs."""
+    rng = np.random.default_rng(0)
+
+    def stored(name):
+        fields = {
+            "signs": Ints(rng.integers(0, 2, 64 * 64).astype(np.uint8), 1),
+            "scale": Floats(np.linspace(0.5, 1, 64, dtype=np.float32)),
+        }
+        return Tensor(name, name, Stored("binary", (64, 64), fields))
+
+    nodes = [
+        build.node("Gemm", ["x", "v"], ["a"], integers={"transB": 1}),
+        build.node("GreaterOrEqual", ["a", "zero"], ["up"]),
+        build.node("Where", ["up", "plus", "minus"], ["s"]),
+        build.node("Gemm", ["s", "w"], ["y"], integers={"transB": 1}),
+    ]
+    given = {name: np.array(value, np.float32) for name, value in (("zero", 0), ("plus", 1), ("minus", -1))}
+    ports = [Port("x", ("batch", 64), "float32")], [Port("y", ("batch", 64), "float32")]
+    return artifact.to_bytes(Artifact(build.model(nodes, *ports, given), (stored("v"), stored("w"))))
 
 
 def test_another_process_runs_it_without_torch(packed, tmp_path):

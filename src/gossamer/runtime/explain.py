@@ -102,7 +102,7 @@ def _kernel(node: Node, weights: list[str], rounded: set[str], layout: str) -> t
     if layout == "dense":
         return DENSE, "the weight is stored dense"
     if layout == "binary":
-        return DENSE, "its input is no sign, or it has several bases"
+        return DENSE, "it has several bases, or is no plain convolution or product"
     return (
         DENSE,
         f"no kernel reads {layout} directly; it was decoded when the file was opened",

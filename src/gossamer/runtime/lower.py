@@ -55,20 +55,26 @@ def plan(reader: artifact.Reader, *, threads: int | None = None, kernels: str = 
         raise OptionError(f"kernels: received {kernels!r}. {nearest(kernels, KERNELS)}")
     network = Network(reader, threads or os.cpu_count() or 1)
     choices: dict[str, Choice] = {}
+    taken: set[str] = set()  # by an earlier format
     rewrites = []
     for module in LOWERINGS:
         if kernels not in ("auto", module.NAME):
             continue
         chosen = []
         for candidate in module.find(network):
+            if candidate.output in taken:
+                continue
             if kernels == "auto" and candidate.weights < module.LEAST_WEIGHTS:
                 why = f"with fewer than {module.LEAST_WEIGHTS:,} weights there is little to gain"
-                choices[candidate.output] = Choice(DENSE, why)
+                choices.setdefault(candidate.output, Choice(DENSE, why))
                 continue
             choice = _choice(candidate, forced=kernels != "auto")
-            choices[candidate.output] = choice
             if choice.kernel == candidate.operator:
+                choices[candidate.output] = choice
                 chosen.append(candidate)
+                taken.add(candidate.output)
+            else:
+                choices.setdefault(candidate.output, choice)
         if chosen:
             rewrites.append(module.rewrite(network, chosen))
     if rewrites:

@@ -1,5 +1,6 @@
 """lower_ternary: a Conv, Gemm or MatMul of ternary weights -> TernaryConv or TernaryGemm.
 
+Weights of signs are ternary ones without a zero, for inputs that are no signs.
 The weight must be used nowhere else. Multiplications and additions that follow per output (a bias, a batch norm) are folded
 into the scale and bias of the operator. Products are compared by their size, convolutions one by one: what a convolution
 costs depends on its channels, taps and pixels in both kernels (see `conv_trial`).

@@ -6,8 +6,9 @@
     values   float32 [2]
     scale    float32 [1] or [O]
 
-Read from the layouts `uniform` (its codes minus its offset within -1, 0 and 1, a scale per tensor or output) and
-`codebook` (at most three centroids, one of them zero), each as it is stored; nothing dense is made on the way.
+Read from the layouts `uniform` (its codes minus its offset within -1, 0 and 1, a scale per tensor or output), `codebook`
+(at most three centroids, one of them zero) and `binary` of one base, which has no zeros, each as it is stored; nothing dense
+is made on the way.
 Raises: OptionError for arrays that are no ternary weight.
 """
 
@@ -57,6 +58,8 @@ def fits(node: Outline) -> bool:
         return False
     if node.layout == "uniform":
         return 1 <= node.fields["codes"].width <= 2 and "group" not in node.options
+    if node.layout == "binary":
+        return "bases" not in node.options
     if node.layout != "codebook":
         return False
     nested = node.inner.get("centroids")
@@ -65,9 +68,12 @@ def fits(node: Outline) -> bool:
 
 def of(stored: Stored, *, transposed: bool = False) -> TernaryWeight | None:
     """The fields of a stored weight, or None where its values are not ternary; `transposed`: it is stored as [I, O]."""
-    raw = stored.fields["codes"].values.reshape(stored.shape)
-    if stored.layout == "uniform":
+    signs = stored.layout == "binary"
+    raw = stored.fields["signs" if signs else "codes"].values.reshape(stored.shape)
+    if signs or stored.layout == "uniform":
         meaning = np.arange(4, dtype=np.float32) - np.float32(stored.options.get("offset", 0))
+        if signs:
+            meaning = np.array([1, -1], np.float32)
         values, scale = np.array([-1, 1], np.float32), np.asarray(stored.fields["scale"].values, np.float32)
         if transposed and scale.size > 1:
             return None  # a scale per input
