@@ -33,6 +33,7 @@ PARAMETERS = {
     "resnet44": 658_586,
     "resnet56": 853_018,
     "mlp-mnist": 784 * 1024 + 2 * 1024 * 1024 + 1024 * 10 + 2 * (3 * 1024 + 10),
+    "mlp-mnist-wide": 784 * 2048 + 2 * 2048 * 2048 + 2048 * 10 + 2 * (3 * 2048 + 10),
     "mobilenet-small": 151_770,  # counted by hand from the table of blocks
     "vgg-small": 4_660_106,
     "vgg-small-pool-first": 4_660_106,

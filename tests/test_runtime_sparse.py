@@ -292,6 +292,45 @@ def test_the_operator_runs_where_it_is_faster_for_every_batch(monkeypatch, slow_
     assert row.other_ms is not None
 
 
+@pytest.mark.parametrize(
+    ("times", "batch", "kernel"),
+    [
+        ({1: 0.5, 64: 0.96}, None, "SparseGemm"),  # a gain for one, nothing lost for many
+        ({1: 0.5, 64: 0.98}, None, "onnxruntime dense"),
+        ({1: 0.5, 64: 0.98}, 1, "SparseGemm"),
+        ({1: 0.9, 64: 0.9}, None, "onnxruntime dense"),  # too little to be sure of
+    ],
+)
+def test_a_gain_somewhere_and_no_loss_anywhere_is_asked_for(monkeypatch, times, batch, kernel):
+    monkeypatch.setattr(lower_sparse, "LEAST_WEIGHTS", 1)
+    curves = {
+        "dense": flat(dict.fromkeys(breakeven.SAMPLES, 1.0)),
+        "sparse": flat({n: times.get(n, 0.9) for n in breakeven.SAMPLES}),
+    }
+    monkeypatch.setattr(breakeven, "curve", lambda name, *_, **__: curves[name])
+    data = file_of("Gemm", None, {"transB": 1})
+    with artifact.Reader(data) as reader:  # the operator's bytes stand for the weights
+        size = lower_sparse.find(lowering.Network(reader, 1))[0].fields.bytes.size
+    curves["sparse"] = scaled(curves["sparse"], 48 * 64 / size)
+
+    assert runtime.open(data, threads=1, batch=batch).explain()[0].kernel == kernel
+
+
+def scaled(curve, factor):
+    return breakeven.Curve(tuple((n, {k: ms * factor for k, ms in row.items()}) for n, row in curve.rows))
+
+
+def test_a_batch_is_at_least_one_sample(packed):
+    with pytest.raises(OptionError, match="batch is 0, but must be at least 1"):
+        runtime.open(packed, batch=0)
+
+
+def test_a_file_opened_for_one_sample_takes_others_too(packed):
+    x = np.random.default_rng(0).standard_normal((7, 1, 28, 28)).astype(np.float32)
+
+    assert runtime.open(packed, batch=1)(x).shape == (7, 10)
+
+
 def test_a_curve_interpolates_the_cost_of_one_weight():
     found = breakeven.Curve(
         tuple(

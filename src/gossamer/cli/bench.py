@@ -52,7 +52,9 @@ def bench(
         if explain:
             from .. import runtime
 
-            answer["layers"] = [asdict(row) for row in runtime.open(file, threads=threads).explain()]
+            answer["layers"] = [
+                asdict(row) for row in runtime.open(file, threads=threads, batch=batch).explain()
+            ]
     answer |= {"machine": machine, "versions": measure.machine.versions(), "date": measure.machine.today()}
     if json:
         emit("bench", answer)

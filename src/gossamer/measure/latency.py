@@ -102,14 +102,14 @@ def against_onnxruntime(
 
     The dense network is that of `against` (a .goss file, such as the packed original), else the file itself
     unpacked. Returns {"threads", "batch", "ours", "onnxruntime_fp32", "ratio_of_medians", "overlap"}; the
-    ratio is onnxruntime / ours, so above 1 the packed file is faster. Inputs are drawn from N(0, 1), or from
-    {0, 1} for integers, in the shapes the network declares (a free axis other than the batch is 1).
+    ratio is onnxruntime / ours, so above 1 the packed file is faster. The packed file is opened for this batch. Inputs are
+    drawn from N(0, 1), or from {0, 1} for integers, in the shapes the network declares (a free axis other than the batch is 1).
     """
     import onnxruntime
 
     from .. import runtime
 
-    session = runtime.open(path, threads=threads)
+    session = runtime.open(path, threads=threads, batch=batch)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -1,7 +1,7 @@
 """`load_model`: from a short text to a torch module, with weights when asked.
 
     lenet300 (lenet-300-100)  lenet5  resnet20  resnet32  resnet44  resnet56    built in
-    mobilenet-small  squeezenet1_1  mlp-mnist
+    mobilenet-small  squeezenet1_1  mlp-mnist  mlp-mnist-wide
     vgg-small  vgg-tiny  vgg-small-pool-first  vgg-tiny-pool-first
     module:function  file.py:function                                         yours; called without arguments
     file.onnx                                                                 read as a torch module (see `onnx`)
@@ -45,6 +45,7 @@ NAMES: dict[str, Callable[[], nn.Module]] = {
     "resnet44": partial(ResNetCifar, 7),
     "resnet56": partial(ResNetCifar, 9),
     "mlp-mnist": MnistMLP,
+    "mlp-mnist-wide": partial(MnistMLP, width=2048, activation=nn.ReLU),
     "mobilenet-small": MobileNetSmall,
     "squeezenet1_1": SqueezeNet,
     "vgg-small": VGGSmall,

@@ -1,9 +1,9 @@
 """lower: which layers of a packed network run on operators of ours, and the graph that says so.
 
 Each file of LOWERINGS knows one stored format and names the layers it could run (see `lowering`). One is chosen when its
-operator is expected to be faster than the dense kernel by MARGIN, for one sample, a few and many (for the batch alone where
-the network fixes it). What is expected comes from `breakeven`; layers with few weights stay dense unseen, for they take
-less time than asking. Everything else stays as it is.
+operator is expected to be faster than the dense kernel: for one sample, a few and many (for the batch alone where the network
+or the caller fixes it) by LEAST, and by MARGIN for one of these. What is expected comes from `breakeven`; layers with few
+weights stay dense unseen, for they take less time than asking. Everything else stays as it is.
 
     kernels = "auto"       as above
               "dense"      nothing is replaced
@@ -26,7 +26,7 @@ from .lowering import DENSE, Candidate, Choice, Lowering, Network, Rewrite
 
 LOWERINGS: tuple[Lowering, ...] = (lower_sparse, lower_binary, lower_ternary, lower_ternary_int8)
 KERNELS = ("auto", "dense", *(module.NAME for module in LOWERINGS))
-MARGIN = 0.85  # of the dense time: what is measured once is not exact
+MARGIN, LEAST = 0.85, 0.97  # of the dense time: what is measured once is not exact
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,13 @@ def dense(reader: artifact.Reader) -> Plan:
     return Plan(reader.graph, weights.initializers(reader), lambda: weights.arrays(reader))
 
 
-def plan(reader: artifact.Reader, *, threads: int | None = None, kernels: str = "auto") -> Plan:
-    """The plan for an open file; `threads` None means one per core."""
+def plan(
+    reader: artifact.Reader, *, threads: int | None = None, kernels: str = "auto", batch: int | None = None
+) -> Plan:
+    """The plan for an open file; `threads` None means one per core, `batch` the samples of a call, if all have as many."""
     if kernels not in KERNELS:
         raise OptionError(f"kernels: received {kernels!r}. {nearest(kernels, KERNELS)}")
-    network = Network(reader, threads or os.cpu_count() or 1)
+    network = Network(reader, threads or os.cpu_count() or 1, batch)
     choices: dict[str, Choice] = {}
     taken: set[str] = set()  # by an earlier format
     rewrites = []
@@ -88,10 +90,11 @@ def _choice(candidate: Candidate, *, forced: bool) -> Choice:
         return Choice(candidate.operator, "asked for")
     times = candidate.times()
     ours, theirs = next(iter(times.values()))
-    for samples, (here, there) in times.items():
-        if here > MARGIN * there:
-            why = f"{candidate.operator} is not expected to be faster for a batch of {samples}"
-            return Choice(DENSE, why, theirs, ours)
+    shares = {samples: here / there for samples, (here, there) in times.items()}
+    worst = max(shares, key=lambda samples: shares[samples])
+    if shares[worst] > LEAST or min(shares.values()) > MARGIN:
+        why = f"{candidate.operator} is not expected to be faster for a batch of {worst}"
+        return Choice(DENSE, why, theirs, ours)
     return Choice(candidate.operator, candidate.why(), ours, theirs)
 
 

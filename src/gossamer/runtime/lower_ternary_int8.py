@@ -221,13 +221,15 @@ def measured(shape: tuple[int, ...], windows: Windows, ours: bool) -> bytes:
         given |= {"codes": fields.codes, "scale": scale, "bias": bias.astype(np.float32)}
         nodes = [ternary_int8.node(["x", *ternary_int8.NAMES], "sum", shape, 128, windows)]
     else:
-        given |= {"xs": np.array(1.0, np.float32), "xz": given["yz"], "w": signs, "ws": scale, "b": bias}
+        # with its zero points, as the exporter writes it: without, ONNX Runtime multiplies a Gemm in floats
+        zero, one = np.array(0, np.int8), np.array(1.0, np.float32)
+        given |= {"xs": one, "xz": given["yz"], "w": signs, "ws": scale[0].reshape(()), "wz": zero, "b": bias}
         attributes = windows.lists() if conv else {}
         group = {"group": attributes.pop("group")[0]} if conv else {"transB": 1}
         nodes = [
             build.node("DequantizeLinear", ["x", "xs", "xz"], ["xf"]),
-            build.node("DequantizeLinear", ["w", "ws"], ["wf"], integers={"axis": 0}),
-            build.node("DequantizeLinear", ["b", "ws"], ["bf"], integers={"axis": 0}),
+            build.node("DequantizeLinear", ["w", "ws", "wz"], ["wf"]),
+            build.node("DequantizeLinear", ["b", "ws"], ["bf"]),
             build.node(
                 "Conv" if conv else "Gemm", ["xf", "wf", "bf"], ["sum"], integers=group, lists=attributes
             ),

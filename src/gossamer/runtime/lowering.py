@@ -93,6 +93,7 @@ class Network:
 
     reader: artifact.Reader
     threads: int
+    asked: int | None = None  # samples of a call, where the caller says so
 
     @cached_property
     def body(self) -> memoryview:
@@ -181,8 +182,8 @@ class Network:
 
     @cached_property
     def batch(self) -> int | None:
-        """The number of samples, where the graph fixes it."""
-        return graph.fixed_batch(self.reader.graph)
+        """The number of samples, where the caller or the graph fixes it."""
+        return self.asked or graph.fixed_batch(self.reader.graph)
 
     def samples(self, *, fixed: bool = True) -> tuple[int, ...]:
         """The numbers of samples for which a kernel must not be slower; `fixed`: the graph's own says it all."""

@@ -32,6 +32,7 @@ class Session:
         max_bytes: int | None = None,
         providers: Sequence[str] = CPU,
         kernels: str = "auto",
+        batch: int | None = None,
     ) -> None:
         place = "the file" if isinstance(path, bytes) else os.fspath(path)
         with artifact.Reader(path, max_bytes=max_bytes) as reader:
@@ -41,7 +42,7 @@ class Session:
             _, body = graph.split(reader.graph)
             graph.refuse_external(body)
             self._nodes = graph.nodes(body)
-            plan = _planned(reader, threads, kernels)
+            plan = _planned(reader, threads, kernels, batch)
             self._choices = plan.choices
             self._session = _create(reader, _options(threads), tuple(providers), place, plan)
         self.inputs = ports.ports(self._session.get_inputs())
@@ -88,20 +89,27 @@ def open(
     max_bytes: int | None = None,
     providers: Sequence[str] = CPU,
     kernels: str = "auto",
+    batch: int | None = None,
 ) -> Session:
     """Open a .goss file; `threads` defaults to one per core, `max_bytes` bounds the decoded weights.
 
     `kernels`: "auto" runs a layer on an operator of ours where that is expected to be faster, "dense" never, the
-    name of a format ("sparse", "binary", "ternary") wherever that can be (see `runtime.lower`).
+    name of a format ("sparse", "binary", "ternary", "ternary-int8") wherever that can be (see `runtime.lower`). `batch`:
+    the number of samples of every call, if that is known; an operator need not be faster for other numbers then, and any
+    number still runs.
     """
-    return Session(path, threads=threads, max_bytes=max_bytes, providers=providers, kernels=kernels)
+    return Session(
+        path, threads=threads, max_bytes=max_bytes, providers=providers, kernels=kernels, batch=batch
+    )
 
 
-def _planned(reader: artifact.Reader, threads: int | None, kernels: str) -> lower.Plan:
+def _planned(reader: artifact.Reader, threads: int | None, kernels: str, batch: int | None) -> lower.Plan:
+    if batch is not None and batch < 1:
+        raise OptionError(f"batch is {batch}, but must be at least 1 (or None: any).")
     # the exact kernels of 8 bits want their weights inside the graph
     if kernels == "auto" and exact.options() and any(reader.outline(n).dtype == "int8" for n in reader.names):
         kernels = "dense"
-    return lower.plan(reader, threads=threads, kernels=kernels)
+    return lower.plan(reader, threads=threads, kernels=kernels, batch=batch)
 
 
 def _options(threads: int | None) -> ort.SessionOptions:
