@@ -60,7 +60,8 @@ sanitize: $(STAMP)
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 GOSSAMER_NATIVE=$(CURDIR)/build/sanitize/libgossamer.so \
 	  $(BIN)/python -m pytest -q -p no:cacheprovider $(wildcard tests/test_artifact*.py tests/test_codec*.py \
-	    tests/test_runtime_sparse*.py $(addprefix tests/test_runtime_binary, .py _bits.py _layers.py))
+	    tests/test_runtime_sparse*.py tests/test_runtime_ternary*.py \
+	    $(addprefix tests/test_runtime_binary, .py _bits.py _groups.py _layers.py))
 
 arm: $(STAMP)
 	@for program in aarch64-linux-gnu-g++ qemu-aarch64-static; do command -v $$program > /dev/null || { \
