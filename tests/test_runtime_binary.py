@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from torch.nn import functional as F
 
-from gossamer import native
 from gossamer.errors import OptionError
 from gossamer.runtime import binary
-
-
-def session(model, threads=1):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(native.path()))
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+from operator_session import session
 
 
 def drawn(*shape, seed=0):

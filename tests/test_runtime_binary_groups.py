@@ -5,35 +5,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import gossamer as gs
-from gossamer import artifact, blocks, formats, native, runtime
+from gossamer import artifact, blocks, formats, runtime
 from gossamer.methods import BNN, XNOR
 from gossamer.runtime import Port, binary, breakeven, build, graph, lower, lower_binary
+from operator_session import session
 
-VARIANTS = ("portable", "avx2", "avx512")
 SPLITS = [(1, 5, 7), (2, 3, 20), (3, 64, 16), (3, 70, 9), (2, 130, 24), (12, 3, 3), (70, 1, 1), (9, 1, 2)]
-
-
-@pytest.fixture
-def variant(request):
-    """The library capped at one variant."""
-    native.use_isa(request.param)
-    yield request.param
-    native.use_isa("")
-
-
-def session(model, threads=1):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(native.path()))
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def drawn(*shape, seed=0):
@@ -54,7 +37,6 @@ def sums(x, weight, group, *, stride=(1, 1), dilation=(1, 1), pads=(0, 0, 0, 0),
     return F.conv2d(padded, signs(weight), stride=stride, dilation=dilation, groups=group).numpy()
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
 @pytest.mark.parametrize(("group", "inner", "outer"), SPLITS)
 @pytest.mark.parametrize("pad_value", [0, 1])
 @pytest.mark.parametrize("threads", [1, 2])
@@ -69,7 +51,6 @@ def test_groups_equal_torch_on_signs(variant, group, inner, outer, pad_value, th
     np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
 @pytest.mark.parametrize(("group", "inner", "outer"), SPLITS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_bits_pass_into_and_out_of_groups(variant, group, inner, outer, threads):
@@ -188,7 +169,6 @@ def grouped(tmp_path_factory):
     return model_, path.read_bytes()
 
 
-@pytest.mark.parametrize("variant", VARIANTS, indirect=True)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_network_of_groups_gives_what_torch_gives(grouped, variant, threads):
     model_, data = grouped

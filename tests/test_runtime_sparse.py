@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 import gossamer as gs
@@ -17,6 +16,7 @@ from gossamer import artifact, native, runtime
 from gossamer.errors import OptionError
 from gossamer.models.lenet import LeNet300
 from gossamer.runtime import breakeven, build, graph, lower, lower_sparse, lowering, sparse
+from operator_session import session
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,6 @@ def random_fields(rows, columns, density=0.1, streams=1, transposed=False, seed=
     dense.reshape(-1)[positions] = codebook[codes]
     fields = sparse.packed(positions, codes, codebook, shape, transposed=transposed, streams=streams)
     return (dense.T if transposed else dense), fields
-
-
-def session(model, threads=1):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(native.path()))
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def inputs(batch, columns, zeros=0.5, seed=1):

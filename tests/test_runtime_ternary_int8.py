@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 import torch
 from torch import nn
@@ -13,19 +12,12 @@ from torch.nn import functional as F
 
 import gossamer as gs
 from exporter_cache import operators_read_once  # noqa: F401  # a fixture
-from gossamer import artifact, formats, native, runtime
+from gossamer import artifact, formats, runtime
 from gossamer.artifact import Ints, Stored
 from gossamer.methods import TWN
 from gossamer.runtime import breakeven, build, conv_trial, lower_ternary_int8, ternary, ternary_int8
 from gossamer.runtime.windows import Windows
-
-
-def session(model, threads=1):
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(native.path()))
-    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+from operator_session import session
 
 
 def random_weight(*shape):
