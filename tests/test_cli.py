@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from functools import partial
 
 import numpy as np
 import onnxruntime
@@ -549,16 +549,6 @@ def test_a_reader_that_leaves_early_is_no_error(packed):
     assert done.stderr == ""
 
 
-def interrupted(process):
-    """What a process says that is interrupted; again after a while, for Python drops one that meets a destructor."""
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=6)[1]
-    process.kill()
-    return process.communicate()[1]
-
-
 def test_an_interrupted_run_says_how_to_resume_and_does(recipe, tmp_path):
     words = [
         sys.executable,
@@ -570,10 +560,15 @@ def test_an_interrupted_run_says_how_to_resume_and_does(recipe, tmp_path):
         "--out",
         str(tmp_path / "run"),
     ]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # what a shell starts in the background ignores interrupts, and so would this process
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard
+    )
     while process.poll() is None and not (tmp_path / "run").exists():
         time.sleep(0.02)
-    err = interrupted(process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
 
     assert process.returncode == 130, err
     assert err.endswith("interrupted: run the same command again to resume where it stopped.\n")
