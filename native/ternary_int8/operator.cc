@@ -84,8 +84,6 @@ void TernaryGemmInt8::compute(const ort::Call& call) const {
 
 TernaryConvInt8::TernaryConvInt8(const ort::Creation& creation) : zero_point_(zero_point_of(creation)), geometry_{} {
   Convolution& g = geometry_;
-  creation.read("channels", &g.channels, 1);
-  creation.read("group", &g.groups, 1);
   ort::read(creation, g);
   const ort::Tensor codes = creation.constant(inputs, 1);
   const int64_t all = codes.dims.empty() ? 0 : codes.dims[0];

@@ -71,9 +71,8 @@ def of(stored: Stored, *, transposed: bool = False) -> TernaryWeight | None:
     signs = stored.layout == "binary"
     raw = stored.fields["signs" if signs else "codes"].values.reshape(stored.shape)
     if signs or stored.layout == "uniform":
-        meaning = np.arange(4, dtype=np.float32) - np.float32(stored.options.get("offset", 0))
-        if signs:
-            meaning = np.array([1, -1], np.float32)
+        numbers = np.arange(4, dtype=np.float32) - np.float32(stored.options.get("offset", 0))
+        meaning = np.array([1, -1], np.float32) if signs else numbers
         values, scale = np.array([-1, 1], np.float32), np.asarray(stored.fields["scale"].values, np.float32)
         if transposed and scale.size > 1:
             return None  # a scale per input
